@@ -1,0 +1,38 @@
+"""Everything that is drawn: images, curves, the inside of a network, its diagram.
+
+Each function draws exactly one figure and leaves it as the output of its cell: an
+SVG with real text, on a white card. matplotlib is imported by the first function
+that needs it, never by `import nbs_utils.figures`.
+"""
+
+from importlib import import_module
+
+# name -> the module that holds it
+_HOME = {
+    "COLORS": "style",
+    "canvas": "style",
+    "show": "style",
+    "show_images": "images",
+    "plot_history": "curves",
+    "plot_bars": "curves",
+    "plot_ablation": "curves",
+    "plot_confusion": "curves",
+    "live_curve": "live",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    """Import a drawing function from its module on first use (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(
+            f"nbs_utils.figures draws no '{name}'. It offers: {', '.join(_HOME)}."
+        )
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
