@@ -18,6 +18,7 @@ _HOME = {
     "device": "runtime",
     # the way through the house: data, a recipe, a run, scores, a card
     "load_data": "data",
+    "sample_photographs": "data",
     "Recipe": "recipe",
     "list_recipes": "recipe",
     "fit": "train",
