@@ -12,8 +12,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .notebook import AuthoringError, Chapter, load_chapters, source, tags
-from .notebook import write_atomically
+from .notebook import (
+    AuthoringError,
+    Chapter,
+    load_chapters,
+    source,
+    tags,
+    write_atomically,
+)
 
 # What a network may need; a zoo that imports more could not be read on its own.
 ALLOWED_IMPORTS = {"torch", "einops"} | set(sys.stdlib_module_names)
@@ -137,11 +143,16 @@ def _format(code: str) -> str:
             input=code,
             capture_output=True,
             text=True,
+            check=False,
         )
         if done.returncode:
             raise AuthoringError(f"ruff cannot format an export: {done.stderr.strip()}")
         code = done.stdout
     return code
+
+
+def _same_meaning(one: str, other: str) -> bool:
+    return ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
 
 
 def difference(chapter: Chapter, root: Path) -> str:
@@ -156,9 +167,8 @@ def difference(chapter: Chapter, root: Path) -> str:
     path = zoo_path(chapter, root)
     wanted = module_text(chapter)
     found = path.read_text(encoding="utf-8") if path.exists() else ""
-    if ruff_command() is None and found:
-        if ast.dump(ast.parse(found)) == ast.dump(ast.parse(wanted)):
-            return ""
+    if ruff_command() is None and found and _same_meaning(found, wanted):
+        return ""
     names = (f"{path.name} in the zoo", f"{chapter.name}.ipynb")
     diff = difflib.unified_diff(
         found.splitlines(), wanted.splitlines(), *names, lineterm="", n=2

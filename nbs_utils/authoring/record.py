@@ -81,9 +81,8 @@ def _require_formatted(chapter: Chapter) -> None:
     ruff = ruff_command()
     if ruff is None:
         return
-    done = subprocess.run(
-        [*ruff, "format", "--check", str(chapter.path)], capture_output=True, text=True
-    )
+    command = [*ruff, "format", "--check", str(chapter.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AuthoringError(
             f"{chapter.name} is not formatted, and formatting it later would make this "
