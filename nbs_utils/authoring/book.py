@@ -27,6 +27,10 @@ PARTS = (
 MARKER = re.compile(r"^<!-- part: (\S+) -->\s*$")
 # `{numref}`fig-x`` and `{numref}`Figure %s <fig-x>``
 ROLE = re.compile(r"\{([a-z]+(?::[a-z]+)?)\}`([^`]+)`")
+# Code spans are dropped; roles look like one after their brace, so they match first.
+_ROLE_OR_SPAN = re.compile(
+    r"(?P<role>\{[a-z]+(?::[a-z]+)?\}`[^`\n]+`)|(?<!`)(`+)(?!`)[^\n]*?[^`\n]\2(?!`)"
+)
 _LABELS = (
     re.compile(r"^\(([^()\s]+)\)=\s*$", re.MULTILINE),  # (label)=
     re.compile(r"^\s*:(?:label|name): *(\S+)\s*$", re.MULTILINE),
@@ -58,12 +62,10 @@ class Book:
 
     @cached_property
     def repository(self) -> str:
-        """The public address of the repository, as the site's configuration has it."""
-        config = self.root / "_config.yml"
-        text = config.read_text(encoding="utf-8") if config.exists() else ""
-        found = re.search(
-            r"^repository:\s*\n(?:[ #].*\n)*?\s+url: *(\S+)", text, re.MULTILINE
-        )
+        """The public address of the repository, from its one place."""
+        project = self.root / "pyproject.toml"
+        text = project.read_text(encoding="utf-8") if project.exists() else ""
+        found = re.search(r'^Repository = "([^"]+)"', text, re.MULTILINE)
         return found[1] if found else "https://github.com/__owner__/__repo__"
 
     @cached_property
@@ -128,8 +130,7 @@ def prose(markdown: str) -> str:
             closing = fence[1]
         else:
             lines.append(line)
-    # Code spans, but not the argument of a role, which follows a brace.
-    return re.sub(r"(?<!\})(?<!`)(`+)(?!`)[^\n]*?[^`\n]\1(?!`)", "", "\n".join(lines))
+    return _ROLE_OR_SPAN.sub(lambda found: found["role"] or "", "\n".join(lines))
 
 
 def _closes_directive(before: list[str], ticks: str) -> bool:
@@ -140,6 +141,20 @@ def _closes_directive(before: list[str], ticks: str) -> bool:
         if fence and fence[1] == ticks:
             opened += 1 if fence[2].strip() else -1
     return opened > 0
+
+
+def anchors_of(chapter: Chapter) -> set[str]:
+    """Return the anchors that the site makes of a chapter's headings, as GitHub does.
+
+    Levels 1 to 3, like `myst_heading_anchors` in _config.yml.
+    """
+    found = set()
+    for cell in chapter.cells:
+        if cell["cell_type"] == "markdown":
+            for text in re.findall(r"^#{1,3} +(.+?)\s*$", prose(source(cell)), re.M):
+                kept = re.sub(r"[^\w\- ]", "", text.strip().lower())
+                found.add(kept.replace(" ", "-"))
+    return found
 
 
 def headings(chapter: Chapter) -> Iterator[Heading]:

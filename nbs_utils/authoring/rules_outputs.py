@@ -31,6 +31,9 @@ def check_executed(chapter: Chapter, book: Book) -> Iterator[Found]:
 def check_recorded(chapter: Chapter, book: Book) -> Iterator[Found]:
     """The outputs belong to the code, and the page says where they were made."""
     again = f"run `nbs record {chapter.name}`."
+    if "recorded" not in chapter.nbs:
+        yield None, f"the chapter was never recorded; {again}"
+        return
     if chapter.nbs.get("code_sha256") != code_sha256(chapter.cells):
         yield None, f"the code was edited after the outputs were recorded; {again}"
     recorded = chapter.nbs.get("recorded", {})

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .book import ROLE, Book, prose
+from .book import ROLE, Book, anchors_of, prose
 from .check import Found, rule
 from .notebook import Chapter, source
 from .rules_outputs import texts
@@ -117,8 +117,18 @@ def check_links(chapter: Chapter, book: Book) -> Iterator[Found]:
             if re.match(r"[a-z][a-z0-9+.-]*:", target):
                 continue  # another server; a weekly run looks at those
             path, _, anchor = target.partition("#")
-            if not path:
-                if anchor.lower() not in book.labels:
-                    yield index, f"the link #{anchor} points at no label."
-            elif not _document(chapter.path, path, book.root):
+            if path and not _document(chapter.path, path, book.root):
                 yield index, f"the link '{target}' leads to no file."
+            elif anchor and not _anchor(chapter, path, anchor, book):
+                yield index, f"the link '{target}' points at no label or heading."
+
+
+def _anchor(here: Chapter, path: str, anchor: str, book: Book) -> bool:
+    """Tell whether a chapter has this anchor; pages that are not chapters pass."""
+    if anchor.lower() in book.labels:
+        return True
+    if not path:
+        return anchor in anchors_of(here)
+    target = (here.path.parent / path).with_suffix("").resolve()
+    there = [c for c in book.chapters if c.path.with_suffix("").resolve() == target]
+    return not there or anchor in anchors_of(there[0])

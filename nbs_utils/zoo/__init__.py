@@ -2,17 +2,47 @@
 
 Every other module here is written by `nbs export` from the cells of a chapter that
 are tagged `export`. Edit the chapter, not the module.
+
+    from nbs_utils.zoo import resnet50          # a function that builds the network
+    from nbs_utils.zoo.resnet import Bottleneck  # a class, to build something new
 """
 
-from functools import partial
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
 
-from .registry import create_model, list_models, register
+from torch import nn
 
-__all__ = ["create_model", "list_models", "register"]
+from .registry import create_model, list_models, model_entry, register
+
+__all__ = ["create_model", "list_models", "model_entry", "register"]
 
 
-def __getattr__(name: str):
-    """Let `from nbs_utils.zoo import resnet50` give the builder of that network."""
-    if not name.startswith("_") and name in list_models():
-        return partial(create_model, name)
-    raise AttributeError(f"nbs_utils.zoo has no network called '{name}'.")
+def _builder(name: str) -> Callable[..., nn.Module]:
+    """Return the function that builds one network: `resnet50(num_classes=10)`."""
+
+    def build(num_classes: int = 1000, **changes) -> nn.Module:
+        return create_model(name, num_classes, **changes)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"Build {name}; see `create_model`."
+    return build
+
+
+# All modules at once: they are few and import only torch, and a network may carry the
+# name of its module (alexnet). Setting the functions last makes
+# `from nbs_utils.zoo import alexnet` the function, whatever was imported before.
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+for _name in list_models():
+    globals()[_name] = _builder(_name)
+
+
+def __getattr__(name: str) -> Callable[..., nn.Module]:
+    """Find a network that was registered later, for example by a notebook."""
+    if name in list_models():
+        return _builder(name)
+    raise AttributeError(
+        f"nbs_utils.zoo has no network called '{name}'. "
+        "list_models() returns the names of all."
+    )

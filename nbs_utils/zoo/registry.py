@@ -2,12 +2,13 @@
 
 import difflib
 import fnmatch
-import importlib
-import pkgutil
+import inspect
+import re
 
 from torch import nn
 
 _MODELS: dict[str, tuple[type[nn.Module], dict]] = {}
+_ZOO = __name__.rpartition(".")[0]
 
 
 def register(network_class: type[nn.Module], variants: dict[str, dict]) -> None:
@@ -19,28 +20,55 @@ def register(network_class: type[nn.Module], variants: dict[str, dict]) -> None:
 
     A later registration of the same name wins, so inside a chapter the class that
     the chapter has just built is the one that `create_model` uses.
+
+    Raises:
+        ValueError: a name that could not be imported, an argument that the class does
+            not take, or a name that another module of the zoo has already taken.
     """
     for name, configuration in variants.items():
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ValueError(
+                f"'{name}' cannot be the name of a network: use lower-case letters, "
+                "digits and underscores, as in 'vit_b_16'."
+            )
+        _require_arguments(network_class, name, configuration)
+        taken = _MODELS[name][0].__module__ if name in _MODELS else None
+        here = network_class.__module__
+        if taken not in (None, here) and _in_zoo(taken) and _in_zoo(here):
+            raise ValueError(
+                f"The network '{name}' is registered by {taken} and by {here}; "
+                "rename one of them."
+            )
         _MODELS[name] = (network_class, dict(configuration))
 
 
-def _import_zoo() -> None:
-    """Import every module of the zoo once; each registers its own variants."""
-    import nbs_utils.zoo as zoo
-
-    known = dict(_MODELS)  # what a notebook registered must survive the import
-    for module in pkgutil.iter_modules(zoo.__path__):
-        importlib.import_module(f"{zoo.__name__}.{module.name}")
-    _MODELS.update(known)
+def _in_zoo(module: str) -> bool:
+    return module.startswith(f"{_ZOO}.")
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(pattern: str | None = None) -> list[str]:
     """Return the names of all networks that match a shell pattern, sorted.
 
     Example: `list_models("resnet*")`.
     """
-    _import_zoo()
-    return sorted(fnmatch.filter(_MODELS, pattern))
+    return sorted(fnmatch.filter(_MODELS, pattern or "*"))
+
+
+def model_entry(name: str) -> tuple[type[nn.Module], dict]:
+    """Return the class of a network and a copy of the variant's configuration.
+
+    Raises:
+        ValueError: no network has this name; the message lists the nearest names.
+    """
+    if name not in _MODELS:
+        near = difflib.get_close_matches(name.lower(), _MODELS, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(
+            f"No network is called '{name}'.{hint} "
+            "`nbs list` (or list_models()) prints all names."
+        )
+    network_class, configuration = _MODELS[name]
+    return network_class, dict(configuration)
 
 
 def create_model(name: str, num_classes: int = 1000, **changes) -> nn.Module:
@@ -52,16 +80,28 @@ def create_model(name: str, num_classes: int = 1000, **changes) -> nn.Module:
         **changes: arguments of the network's class that override the variant's.
 
     Raises:
-        ValueError: no network has this name; the message lists the nearest names.
+        ValueError: no network has this name, the number of classes is not positive,
+            or the network does not take one of the changes; the message says what
+            there is.
     """
-    if name not in _MODELS:
-        _import_zoo()
-    if name not in _MODELS:
-        near = difflib.get_close_matches(name, _MODELS, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    network_class, configuration = model_entry(name)
+    if not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(
-            f"No network is called '{name}'.{hint} "
-            "`nbs list` (or list_models()) prints all names."
+            f"num_classes is {num_classes!r}; it must be a whole number of at least 1."
         )
-    network_class, configuration = _MODELS[name]
+    _require_arguments(network_class, name, changes)
     return network_class(num_classes=num_classes, **(configuration | changes))
+
+
+def _require_arguments(network_class: type, name: str, given: dict) -> None:
+    """Raise for arguments that the class does not take, naming those it does."""
+    parameters = inspect.signature(network_class).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for argument in given:
+        if argument not in parameters:
+            allowed = ", ".join(p for p in parameters if p != "num_classes")
+            raise ValueError(
+                f"The network '{name}' takes no argument '{argument}'. "
+                f"{network_class.__name__} takes: {allowed or 'only num_classes'}."
+            )

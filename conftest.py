@@ -1,0 +1,62 @@
+"""How the tests run: units as they are, every notebook in quick mode without a network.
+
+`pytest` alone runs both (see [tool.pytest.ini_options] in pyproject.toml). nbval runs
+the notebooks; one worker takes all cells of a notebook, in order, in one kernel.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+# Two workers share the machine; more threads in each would only slow both down. It
+# must be set before torch is imported, here and in the kernels.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No window, and none of the choices that a person has made in their shell.
+os.environ["MPLBACKEND"] = "Agg"
+for _name in ("NBS_QUICK", "NBS_DEVICE", "NBS_CARDS", "NBS_DATA"):
+    os.environ.pop(_name, None)
+
+# A port where nothing listens: a notebook that needs a connection fails at once.
+_NOWHERE = "http://127.0.0.1:9"
+_EMPTY = Path(tempfile.gettempdir()) / "nbs-no-weights"
+KERNEL_ENVIRONMENT = {
+    "NBS_QUICK": "1",
+    "MPLBACKEND": "",  # the kernel's own: figures in the page
+    "TORCH_HOME": str(_EMPTY),  # weights that happen to be here prove nothing
+    "HF_HUB_OFFLINE": "1",
+    "NO_PROXY": "",
+    "no_proxy": "",
+    **{
+        name: _NOWHERE
+        for scheme in ("http_proxy", "https_proxy", "all_proxy")
+        for name in (scheme, scheme.upper())
+    },
+}
+
+# nbval compares every form of a checked output but PNG. An SVG depends on the version
+# of matplotlib, and the stored outputs hold no stderr (`nbs record` drops it).
+_NOT_COMPARED = ("image/svg+xml", "stderr")
+
+
+def _is_cell(item: pytest.Item) -> bool:
+    return type(item).__name__ == "IPyNbCell"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """Start the kernel of a notebook in quick mode; unit tests stay as they are."""
+    if not _is_cell(item):
+        return (yield)
+    with mock.patch.dict(os.environ, KERNEL_ENVIRONMENT):
+        return (yield)
+
+
+def pytest_collection_modifyitems(items):
+    """Tell nbval which forms of an output not to compare."""
+    for notebook in {item.parent for item in items if _is_cell(item)}:
+        notebook.skip_compare += _NOT_COMPARED
+        # pandas gives the parts of a styled table random names.
+        notebook.sanitize_patterns[r"T_[0-9a-f]{5}"] = "T_table"
