@@ -18,6 +18,15 @@ _HOME = {
     "plot_ablation": "curves",
     "plot_confusion": "curves",
     "live_curve": "live",
+    "activations": "layers",
+    "activation_statistics": "layers",
+    "plot_activation_statistics": "layers",
+    "show_filters": "inside",
+    "show_feature_maps": "inside",
+    "grad_cam": "inside",
+    "show_grad_cam": "inside",
+    "attention_rollout": "inside",
+    "show_attention": "inside",
 }
 
 __all__ = list(_HOME)

@@ -57,12 +57,17 @@ def draw_history(table: pd.DataFrame, title: str | None = None):
     _finish_history(figure, top, bottom, title)
     if "val_top1" in table and table["val_top1"].notna().any():
         best = table.loc[table["val_top1"].idxmax()]
+        point = (best["epoch"], best["val_top1"])
+        bottom.plot(*point, "o", color=COLORS["blue"], markersize=7)
+        # on the side of the point where the training curve is not
+        below = best.get("train_top1", 0) > best["val_top1"]
         bottom.annotate(
             f"best {100 * best['val_top1']:.1f} %",
-            (best["epoch"], best["val_top1"]),
-            xytext=(0, 8),
+            point,
+            xytext=(4, -9 if below else 9),
             textcoords="offset points",
-            ha="right" if best["epoch"] > table["epoch"].mean() else "left",
+            ha="right" if best["epoch"] >= table["epoch"].mean() else "left",
+            va="top" if below else "bottom",
             color=COLORS["blue"],
             size=10,
             weight="bold",
@@ -95,7 +100,9 @@ def _finish_history(figure, top, bottom, title) -> None:
     bottom.set_ylabel("Top-1")
     bottom.set_xlabel("Epoch")
     bottom.yaxis.set_major_formatter(_PERCENT)
-    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    bottom.xaxis.set_major_locator(
+        MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+    )
     for axes in (top, bottom):
         axes.yaxis.set_major_locator(MaxNLocator(5))
     top.legend(loc="upper right", handlelength=2.4)
@@ -177,22 +184,24 @@ def _draw_rows(table, value, spread, label, percent, title, highlight, bars):
     ]
     if bars:
         axes.barh(where, values, height=0.62, color=colors)
-        axes.set_xlim(0, (values + spreads).max() * 1.16)
+        axes.set_xlim(0, (values + spreads).max() * (1.32 if spread else 1.16))
     else:
         colors = [INK if c.startswith("#9A") else c for c in colors]
         axes.scatter(values, where, s=46, color=colors, zorder=3)
         low, high = (values - spreads).min(), (values + spreads).max()
         room = max(high - low, 0.01 * abs(high), 1e-9)
-        axes.set_xlim(low - 0.12 * room, high + 0.3 * room)
+        axes.set_xlim(low - 0.12 * room, high + 0.12 * room)
         for name in highlight:
             axes.axvline(values[names.index(name)], color=COLORS["blue"], lw=1, ls=":")
     for i, (x, half) in enumerate(zip(values, spreads, strict=True)):
         if half:
             axes.plot([x - half, x + half], [i, i], color=INK, lw=1.4, zorder=2)
-        text = f"{100 * x:.1f} %" if percent else f"{x:,.4g}"
+        mean = f"{100 * x:.1f}" if percent else f"{x:,.4g}"
+        mark = f" ± {100 * half:.1f}" if percent else f" ± {half:,.2g}"
         axes.annotate(
-            text,
-            (x + half, i),
+            mean + (mark if half else "") + (" %" if percent else ""),
+            (x + half, i) if bars else (1, i),
+            xycoords="data" if bars else ("axes fraction", "data"),
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
@@ -201,7 +210,6 @@ def _draw_rows(table, value, spread, label, percent, title, highlight, bars):
     axes.set_yticks(where, names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-    axes.spines["left"].set_visible(not bars)
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if percent:

@@ -1,11 +1,13 @@
 """Grids of images."""
 
+import textwrap
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from .style import GRAY, INK, WIDTH, new_figure, show, styled
+from .style import WIDTH, show, styled
 
 _GAP, _LINE, _PAD = 0.08, 0.2, 0.12  # inches
 
@@ -80,39 +82,60 @@ def show_images(
     )
 
 
-def draw_grid(pixels, texts, columns, title=None, width=WIDTH):
-    """Return a figure with arrays (H, W, 3) in a grid, a text below each."""
-    rows = -(-len(pixels) // columns)
+def wrapped(text: str, inches: float, size: float) -> str:
+    """Break a text between words so that it fits a width in inches."""
+    letters = max(int(inches * 72 / (0.56 * size)), 4)  # 0.56 em: a mean letter
+    return "\n".join(
+        "\n".join(textwrap.wrap(line, letters, break_long_words=False)) or line
+        for line in text.split("\n")
+    )
+
+
+def draw_grid(
+    pixels, texts, columns, title=None, width=WIDTH, *, most=None, above=False
+):
+    """Return a figure with arrays (H, W, 3) in a grid, each with its text.
+
+    A picture is at most `most` inches wide, so that a few are not blown up. Texts
+    stand centered below the pictures, or with `above` over their left edge.
+    """
     cell = (width - 2 * _PAD - (columns - 1) * _GAP) / columns
-    cell = min(cell, 1.6 if columns > 1 else 3.2)  # a single image is not blown up
-    tallest = max(p.shape[0] / p.shape[1] for p in pixels) * cell
-    lines = max(text.count("\n") + 1 if text else 0 for text in texts)
-    below = lines * _LINE + (0.06 if lines else 0)
-    above = 0.36 if title else 0
-    height = above + 2 * _PAD + rows * (tallest + below) + (rows - 1) * _GAP
+    cell = min(cell, most or (1.6 if columns > 1 else 3.2))
     width = 2 * _PAD + columns * cell + (columns - 1) * _GAP
-    figure, axes = new_figure(0 + 1, 1, height=height, width=width, layout=None)
-    axes.remove()
     size = 10 if cell > 0.9 else 9
-    for i, (image, text) in enumerate(zip(pixels, texts, strict=True)):
-        row, column = divmod(i, columns)
-        left = _PAD + column * (cell + _GAP)
-        top = height - above - _PAD - row * (tallest + below + _GAP)
-        h = cell * image.shape[0] / image.shape[1]
-        box = (left / width, (top - h) / height, cell / width, h / height)
-        ax = figure.add_axes(box)
-        ax.imshow(image)
-        ax.set_axis_off()
-        figure.text(
-            (left + cell / 2) / width,
-            (top - tallest - 0.05) / height,
-            text,
-            ha="center",
-            va="top",
-            size=size,
-            color=INK if len(texts) <= 8 else GRAY,
-        )
+    texts = [wrapped(text, cell, size) for text in texts]
+    rows = [
+        range(i, min(i + columns, len(pixels))) for i in range(0, len(pixels), columns)
+    ]
+    heights = [
+        max(pixels[i].shape[0] / pixels[i].shape[1] for i in r) * cell for r in rows
+    ]
+    lines = [max(texts[i].count("\n") + 1 if texts[i] else 0 for i in r) for r in rows]
+    words = [n * _LINE + 0.07 * bool(n) for n in lines]
+    top = _PAD + (0.3 if title else 0)
+    height = top + sum(heights) + sum(words) + (len(rows) - 1) * _GAP + _PAD
+    figure = plt.figure(figsize=(width, height))
     if title:
-        y = (height - _PAD) / height
+        y = 1 - _PAD / height
         figure.text(_PAD / width, y, title, va="top", weight="bold", size=11.5)
+    for row, tall, room in zip(rows, heights, words, strict=True):
+        y = top + room * above
+        for i in row:
+            x = _PAD + (i - row[0]) * (cell + _GAP)
+            h = cell * pixels[i].shape[0] / pixels[i].shape[1]
+            box = (x / width, 1 - (y + h) / height, cell / width, h / height)
+            axes = figure.add_axes(box)
+            axes.imshow(pixels[i], aspect="auto")
+            axes.set_axis_off()
+            place = (x, y - 0.07) if above else (x + cell / 2, y + tall + 0.17)
+            figure.text(
+                place[0] / width,
+                1 - place[1] / height,
+                texts[i],
+                ha="left" if above else "center",
+                va="baseline",
+                size=size,
+                linespacing=1.3,
+            )
+        top += tall + room + _GAP
     return figure

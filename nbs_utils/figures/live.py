@@ -5,6 +5,7 @@ about a millisecond and needs no matplotlib. When training ends, the same place 
 notebook holds the figure of `plot_history`, and nothing else is stored.
 """
 
+import math
 import os
 import sys
 import time
@@ -164,4 +165,4 @@ def _panel(rows, label, what, top, right, most) -> list[str]:
 
 
 def _finite(value) -> bool:
-    return value is not None and value == value and abs(value) != float("inf")
+    return value is not None and math.isfinite(value)

@@ -158,7 +158,7 @@ def to_svg(figure: Figure) -> str:
     figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r"(font: [^;\"]*?(?:px|pt)) [^;\"]*", r"\1 " + _FONTS, svg)
     svg = svg.replace("<svg ", f'<svg font-family="{_FONTS}" ', 1)
