@@ -58,11 +58,12 @@ class Report:
         return not self.unused and not self.unfilled
 
     def __repr__(self) -> str:
-        lines = [
+        lines = []
+        lines.append(
             f"{len(self.copied)} tensors copied from {self.source} to {self.target}, "
             f"matched in order of {self.order}: {self.parameters:,} parameters and "
             f"{self.buffers:,} numbers in buffers."
-        ]
+        )
         if self.reshaped:
             lines.append(f"Reshaped on the way: {'; '.join(self.reshaped)}.")
         if self.complete:

@@ -16,7 +16,27 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from .receptive import ReceptiveField, receptive_field, receptive_field_formula
+from .speed import Memory, Speed, peak_memory, throughput
 from .tables import Table
+
+__all__ = [
+    "Call",
+    "Memory",
+    "ReceptiveField",
+    "Speed",
+    "Table",
+    "count_macs",
+    "count_parameters",
+    "on_meta",
+    "peak_memory",
+    "receptive_field",
+    "receptive_field_formula",
+    "show_shape",
+    "stage_table",
+    "throughput",
+    "trace",
+]
 
 # what an operation of PyTorch's dispatcher is to a reader
 _KINDS = {
