@@ -1,0 +1,120 @@
+"""The losses of a recipe. All take targets as classes or as probabilities."""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+
+def soft_targets(y: Tensor, num_classes: int) -> Tensor:
+    """Return targets as probabilities, float32 of shape (B, K).
+
+    Args:
+        y: classes, int64 of shape (B,); probabilities (B, K) are returned as they are.
+        num_classes: K.
+    """
+    if y.is_floating_point():
+        return y
+    return F.one_hot(y, num_classes).float()
+
+
+def mixed_targets(
+    y_a: Tensor, y_b: Tensor, share: Tensor | float, num_classes: int
+) -> Tensor:
+    """Return the targets of images that were mixed of two (mixup, CutMix).
+
+    Args:
+        y_a, y_b: the classes of the two sources, int64 of shape (B,).
+        share: how much of each image is of class `y_a`, in [0, 1]; a number or (B,).
+        num_classes: K.
+
+    Returns:
+        Probabilities of shape (B, K): `share` on y_a and the rest on y_b.
+    """
+    if isinstance(share, Tensor) and share.ndim:
+        share = share[:, None]
+    a, b = soft_targets(y_a, num_classes), soft_targets(y_b, num_classes)
+    return share * a + (1 - share) * b
+
+
+class FocalLoss(nn.Module):
+    """Cross entropy that counts well-classified images less.
+
+    An image whose true class has probability p costs -(1 - p)^gamma log p instead of
+    -log p. With gamma 0 it is cross entropy. From Lin et al., "Focal Loss for Dense
+    Object Detection", 2017 (there in its binary form, here over K classes).
+
+    Args:
+        gamma: how fast the weight falls as p grows; the paper uses 2.
+    """
+
+    def __init__(self, gamma: float = 2.0):
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the mean over images of logits (B, K) and targets (B,) or (B, K)."""
+        log_p = F.log_softmax(logits.float(), dim=1)
+        weight = (1 - log_p.exp()) ** self.gamma
+        t = soft_targets(y, logits.shape[1])
+        return -(t * weight * log_p).sum(1).mean()
+
+
+class SmoothL1Loss(nn.Module):
+    """Distance of the predicted probabilities from the one-hot target.
+
+    A difference d costs d^2 / (2 beta) below beta and |d| - beta / 2 above it
+    (Girshick, "Fast R-CNN", 2015, with beta 1). Costs are summed over the classes, so
+    that the gradient does not shrink as there are more of them, then averaged over
+    the images.
+
+    Args:
+        beta: where the parabola becomes a straight line.
+    """
+
+    def __init__(self, beta: float = 1.0):
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the mean over images of logits (B, K) and targets (B,) or (B, K)."""
+        p = logits.float().softmax(dim=1)
+        t = soft_targets(y, logits.shape[1])
+        return F.smooth_l1_loss(p, t, reduction="sum", beta=self.beta) / len(logits)
+
+
+def make_loss(recipe: "Recipe") -> nn.Module:
+    """Return the loss a recipe asks for, as a module of logits and targets.
+
+    The loss averages over the images of a batch. Targets are classes (B,) or, after
+    mixup and CutMix, probabilities (B, K). Smoothing by s moves the share s of every
+    target evenly over all K classes (Szegedy et al., 2016).
+    """
+    if recipe.loss == "focal":
+        return FocalLoss(recipe.focal_gamma)
+    if recipe.loss == "smooth_l1":
+        return SmoothL1Loss()
+    return nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+
+
+def count_correct(logits: Tensor, y: Tensor, k: int = 1) -> Tensor:
+    """Count the images whose target is among the k largest logits.
+
+    Args:
+        logits: (B, K).
+        y: classes (B,), or probabilities (B, K) of which the largest is meant.
+        k: how many guesses are allowed; more than K counts as K.
+
+    Returns:
+        An int64 tensor without dimensions that stays on the device of the logits.
+    """
+    if y.is_floating_point():
+        y = y.argmax(1)
+    if k == 1:
+        return (logits.argmax(1) == y).sum()
+    guesses = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return (guesses == y[:, None]).sum()

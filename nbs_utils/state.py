@@ -1,0 +1,147 @@
+"""What changes while a network trains. All of it goes into a checkpoint."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import generator_states, set_generator_states
+from .recipe import Recipe
+from .schedule import Plateau, make_optimizer
+
+
+class Average:
+    """The moving average of a network's weights (Polyak and Juditsky, 1992).
+
+    After each step, average = d * average + (1 - d) * weights. A young average would
+    be dominated by the first, random weights; so d begins at 1/10 and grows as
+    (1 + t) / (10 + t) until it reaches `decay`.
+    """
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.decay, self.updates = decay, 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take in the weights, and batch norm's statistics, after a step."""
+        d = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        pairs = zip(
+            self.network.state_dict().values(),
+            network.state_dict().values(),
+            strict=True,
+        )
+        for mine, now in pairs:
+            if mine.is_floating_point():
+                mine.lerp_(now, 1 - d)
+            else:
+                mine.copy_(now)  # counters, such as num_batches_tracked
+
+
+class State:
+    """A network in training: weights, optimizer, position, scores so far.
+
+    Attributes:
+        epoch, step: what comes next: epochs finished, and steps finished in this one.
+        losses, correct: of the steps of this epoch, on the device; they are fetched
+            once, when the epoch ends.
+        images, seconds: trained in this epoch so far.
+        accumulate: into how many parts a batch is divided.
+        history: one row for each finished epoch.
+        best_epoch, best_top1, best_weights: by validation; the weights lie on the CPU.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        steps: int,
+        device: torch.device,
+        scale: bool = False,
+    ):
+        self.network = network
+        self.optimizer = make_optimizer(network, recipe)
+        # where it is not enabled, the scaler hands everything through unchanged
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scale)
+        self.plateau = Plateau(recipe)
+        self.average = Average(network, recipe.ema) if recipe.ema else None
+        self.epoch = self.step = self.images = 0
+        self.seconds = 0.0
+        self.losses = torch.zeros(steps, device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.accumulate = recipe.accumulate
+        self.busy = False  # in the middle of a step
+        self.skipped = 0  # steps in a row that overflowed float16
+        self.history: list[dict[str, float]] = []
+        self.best_epoch, self.best_top1 = 0, -math.inf
+        self.best_weights: dict[str, Tensor] | None = None
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is validated: the average, where there is one."""
+        return self.average.network if self.average else self.network
+
+    def finish_epoch(self, row: dict[str, float]) -> bool:
+        """Add a row to the history; return True where the epoch is the best so far."""
+        self.history.append(row)
+        self.plateau.update(row["val_top1"])
+        self.epoch += 1
+        self.step = self.images = 0
+        self.seconds = 0.0
+        self.losses.zero_()
+        self.correct.zero_()
+        better = row["val_top1"] > self.best_top1
+        if better:
+            self.best_epoch, self.best_top1 = self.epoch, row["val_top1"]
+            self.best_weights = self.weights()
+        return better
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the weights that are validated, on the CPU."""
+        return {
+            name: value.detach().to("cpu", copy=True)
+            for name, value in self.scored.state_dict().items()
+            if isinstance(value, Tensor)
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold for the run to go on exactly."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "plateau": self.plateau.state_dict(),
+            "average": self.average.network.state_dict() if self.average else None,
+            "average_updates": self.average.updates if self.average else 0,
+            "generators": generator_states(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "images": self.images,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "correct": self.correct,
+            "accumulate": self.accumulate,
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "best_top1": self.best_top1,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what a checkpoint held; the best weights come from elsewhere."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.plateau.load_state_dict(state["plateau"])
+        if self.average:
+            self.average.network.load_state_dict(state["average"])
+            self.average.updates = state["average_updates"]
+        self.losses.copy_(state["losses"])
+        self.correct.copy_(state["correct"])
+        for key in ("epoch", "step", "images", "seconds", "accumulate"):
+            setattr(self, key, state[key])
+        self.history = list(state["history"])
+        self.best_epoch, self.best_top1 = state["best_epoch"], state["best_top1"]
+        set_generator_states(state["generators"])

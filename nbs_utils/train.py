@@ -1,0 +1,597 @@
+"""The training loop of the book.
+
+`fit` prepares, then goes round in epochs: `train_epoch` takes the steps, `validate`
+scores the network on images it does not learn from, and a checkpoint keeps what was
+reached. `train_step` is the heart: forward, backward, step. What changes on the way is
+kept in a `State`, what stays the same in a `Setup`.
+"""
+
+import math
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint, runtime
+from .losses import count_correct, make_loss, mixed_targets
+from .progress import Progress
+from .recipe import Recipe
+from .run import COLUMNS, Run, peak_memory
+from .schedule import learning_rate
+from .state import State
+from .trouble import (
+    OutOfMemory,
+    StopButton,
+    TrainingDiverged,
+    is_out_of_memory,
+    likely_causes,
+    out_of_memory_message,
+)
+
+# After so many steps in a row that overflowed float16, no step will ever succeed.
+_MOST_SKIPPED = 30
+
+
+@dataclass
+class Setup:
+    """What stays the same while a network trains."""
+
+    recipe: Recipe
+    data: object  # an ImageData
+    seed: int
+    device: torch.device
+    batch_size: int
+    steps: int  # in an epoch
+    precision: runtime.Precision
+    channels_last: bool
+    forward: nn.Module  # the network, compiled if the recipe says so
+    loss: nn.Module
+    halve: bool
+    checkpoint_every: int | None
+    folder: Path | None
+    progress: Progress
+    stop: StopButton
+    kept: Path | None = None  # the last good checkpoint
+
+    def place(self, x: Tensor) -> Tensor:
+        """Lay images out in memory the way the network's filters are."""
+        return (
+            x.contiguous(memory_format=torch.channels_last)
+            if (self.channels_last)
+            else x
+        )
+
+    def autocast(self) -> torch.autocast:
+        """Compute in the chosen precision within this context."""
+        dtype = self.precision.dtype
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def fit(
+    network: nn.Module,
+    data,
+    recipe: "str | Recipe" = "short",
+    *,
+    epochs: int | None = None,
+    folder: str | Path | None = None,
+    resume: bool = True,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    checkpoint_every: int | None = None,
+    on_out_of_memory: str = "raise",
+    progress: str = "auto",
+) -> Run:
+    """Train a network on the training split, watched on the validation split.
+
+    The test split is not touched. Afterwards the network holds the weights of the best
+    epoch by validation top-1 (of the last one, with `keep: last`) and is in evaluation
+    mode.
+
+    Args:
+        network: takes images (B, C, H, W) and returns logits (B, K).
+        data: what `load_data` returned.
+        recipe: a name (see `list_recipes`), the path of a YAML file, or a `Recipe`.
+        epochs: another length for the recipe; its schedule is stretched to it.
+        folder: keeps `last.pt` after each epoch, `best.pt` and `recipe.yml`; None
+            keeps nothing on disk.
+        resume: go on where the folder's run stopped, exactly as if it had not.
+        seed: of dropout, mixup and all else that is drawn while training.
+        device: by default where the data is.
+        checkpoint_every: also write a checkpoint after every so many steps.
+        on_out_of_memory: "raise", or "halve": halve the part of a batch that is worked
+            on at a time, and add the gradients up.
+        progress: "auto", "curve", "lines" or "off".
+
+    Raises:
+        ValueError: an argument is wrong, or network and data do not fit together.
+        TrainingDiverged: the loss is NaN or infinite.
+        OutOfMemory: a batch does not fit into memory.
+        CheckpointError: the folder cannot be written to, or holds another run.
+    """
+    recipe = Recipe.load(recipe)
+    if epochs is not None:
+        recipe = recipe.stretched(epochs)
+    if on_out_of_memory not in ("raise", "halve"):
+        raise ValueError(
+            f"on_out_of_memory is {on_out_of_memory!r}; it must be raise or halve."
+        )
+    device = torch.device(device or data.device)
+    batch_size = min(recipe.batch_size or data.batch_size, len(data.train))
+    precision = runtime.precision(recipe.precision, device)
+    channels_last = recipe.channels_last is True or (
+        recipe.channels_last == "auto" and precision.dtype != torch.float32
+    )
+    setup = Setup(
+        recipe=recipe,
+        data=data,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        steps=data.train.num_batches(batch_size, training=True),
+        precision=precision,
+        channels_last=channels_last,
+        forward=network,
+        loss=make_loss(recipe),
+        halve=on_out_of_memory == "halve",
+        checkpoint_every=checkpoint_every,
+        folder=Path(folder) if folder is not None else None,
+        progress=Progress(
+            progress, f"{type(network).__name__} on {data.title}", recipe.epochs
+        ),
+        stop=StopButton(),
+    )
+    network.to(device)
+    check_fit(network, setup)
+    if channels_last:
+        network.to(memory_format=torch.channels_last)
+    if recipe.compile:
+        setup.forward = torch.compile(network)
+    runtime.seed_everything(seed)
+    state = State(network, recipe, setup.steps, device, precision.scaler)
+    if setup.folder is not None:
+        open_folder(state, setup, resume)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        torch.backends.cudnn.benchmark = True  # shapes stay the same: try kernels once
+
+    status = "finished"
+    try:
+        with setup.stop as stop:
+            while state.epoch < recipe.epochs:
+                train_epoch(state, setup)
+                if not stop.pressed:
+                    finish_epoch(state, setup)
+                if stop.pressed and state.epoch < recipe.epochs:
+                    status = "interrupted"
+                    save(state, setup)
+                    break
+    except KeyboardInterrupt:
+        # Pressed twice, or not in the main thread. In the middle of a step the weights
+        # are half old, half new: the checkpoint written before is the one to keep.
+        status = "interrupted"
+        if not state.busy:
+            save(state, setup)
+    finally:
+        state.optimizer.zero_grad(set_to_none=True)
+        if channels_last:
+            network.to(memory_format=torch.contiguous_format)
+        network.eval()
+
+    if recipe.keep == "best" and state.best_weights is not None:
+        network.load_state_dict(state.best_weights)
+    elif state.average:
+        network.load_state_dict(state.average.network.state_dict())
+    run = make_run(state, setup, status)
+    setup.progress.finish(state.history, run)
+    return run
+
+
+def train_epoch(state: State, setup: Setup) -> None:
+    """Take the steps of an epoch, or those that are left of it.
+
+    Numbers stay on the device: fetching one waits until the device has caught up. They
+    are looked at four times a second, and when the epoch ends.
+    """
+    state.network.train()
+    started = time.perf_counter() - state.seconds
+    batches = setup.data.train.batches(
+        setup.batch_size, epoch=state.epoch, start=state.step, device=setup.device
+    )
+    for x, y in batches if state.step < setup.steps else ():
+        state.busy = True
+        lr = current_lr(state, setup)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        x, y = mix(x, y, state, setup)
+        loss, correct = careful_step(state, setup, x, y)
+        state.losses[state.step] = loss
+        state.correct += correct
+        state.images += len(y)
+        state.step += 1
+        state.seconds = time.perf_counter() - started
+        state.busy = False
+        if setup.progress.due():
+            setup.progress.step(
+                state.history,
+                state.step,
+                setup.steps,
+                mean_loss(state, setup),
+                state.images / state.seconds,
+            )
+        if setup.checkpoint_every and state.step % setup.checkpoint_every == 0:
+            save(state, setup)
+        if setup.stop.pressed:
+            return
+
+
+def train_step(
+    state: State, setup: Setup, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Forward, backward, step.
+
+    Args:
+        x: images (B, C, H, W).
+        y: classes (B,), or probabilities (B, K) after mixup and CutMix.
+
+    Returns:
+        The mean loss and the number of correct images, both on the device.
+    """
+    total, correct = 0.0, 0
+    parts = state.accumulate
+    for part_x, part_y in zip(x.chunk(parts), y.chunk(parts), strict=True):
+        with setup.autocast():
+            logits = setup.forward(setup.place(part_x))
+        # The mean over the batch is the mean of the parts, each by its share.
+        share = len(part_x) / len(x)
+        loss = setup.loss(logits.float(), part_y) * share
+        # Small gradients vanish in float16; the scaler multiplies them out of the
+        # danger and divides them again before the step.
+        state.scaler.scale(loss).backward()
+        total = total + loss.detach()
+        correct = correct + count_correct(logits, part_y)
+    if setup.recipe.clip_norm:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.network.parameters(), setup.recipe.clip_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    return total, correct
+
+
+def careful_step(
+    state: State, setup: Setup, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Take a step that may overflow float16 or run out of memory."""
+    # A forward pass moves batch norm's statistics even if the step is then not taken.
+    careful = setup.halve or setup.precision.scaler
+    buffers = list(state.network.buffers()) if careful else []
+    before = [b.clone() for b in buffers]
+    scale = state.scaler.get_scale()
+    while True:
+        try:
+            result = train_step(state, setup, x, y)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Here, behind the except, the traceback is gone, and with it what it held.
+        make_room(state, setup, x)
+        restore(buffers, before)
+
+    if state.scaler.get_scale() < scale:  # overflow: the scaler left the step out
+        restore(buffers, before)
+        state.skipped += 1
+        if state.skipped > _MOST_SKIPPED:
+            raise diverged(
+                state, setup, f"{state.skipped} steps in a row overflowed", state.step
+            )
+        return result
+    state.skipped = 0
+    if state.average:
+        state.average.update(state.network)
+    return result
+
+
+@torch.no_grad()
+def restore(buffers: list[Tensor], before: list[Tensor]) -> None:
+    """Give buffers the values they had."""
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
+
+
+def make_room(state: State, setup: Setup, x: Tensor) -> None:
+    """Free what a failed step held; halve the parts of a batch, or give up.
+
+    Raises:
+        OutOfMemory: halving is not asked for, or parts of one image are too large.
+    """
+    state.optimizer.zero_grad(set_to_none=True)
+    if setup.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if not setup.halve or state.accumulate >= len(x):
+        raise OutOfMemory(
+            out_of_memory_message(tuple(x.shape), state.accumulate, setup.device)
+        )
+    state.accumulate = min(2 * state.accumulate, len(x))
+    setup.progress.say(
+        f"Out of memory: each batch of {len(x)} is now worked through in "
+        f"{state.accumulate} parts. The gradients add up to the same step, but batch "
+        f"norm sees batches of {-(-len(x) // state.accumulate)} only."
+    )
+
+
+def mix(x: Tensor, y: Tensor, state: State, setup: Setup) -> tuple[Tensor, Tensor]:
+    """Mix the images of a batch in pairs, if the recipe asks for mixup or CutMix."""
+    mixup, cutmix = setup.recipe.mixup, setup.recipe.cutmix
+    if not (mixup or cutmix):
+        return x, y
+    from . import augment
+
+    # Drawn from (seed, epoch, step), so that a resumed run draws the same.
+    seed = runtime.derive_seed(setup.seed, state.epoch, state.step)
+    generator = torch.Generator(setup.device).manual_seed(seed)
+    if cutmix and (not mixup or random.Random(seed).random() < 0.5):
+        x, (a, b, share) = augment.cutmix(x, y, cutmix, generator)
+    else:
+        x, (a, b, share) = augment.mixup(x, y, mixup, generator)
+    return x, mixed_targets(a, b, share, setup.data.num_classes)
+
+
+def current_lr(state: State, setup: Setup) -> float:
+    """Return the learning rate of the step that comes next."""
+    step = state.epoch * setup.steps + state.step
+    return learning_rate(setup.recipe, step, setup.steps, state.plateau.factor)
+
+
+def mean_loss(state: State, setup: Setup) -> float:
+    """Fetch the losses of this epoch's steps and return their mean.
+
+    Raises:
+        TrainingDiverged: one of them is NaN or infinite.
+    """
+    losses = state.losses[: state.step].cpu()
+    bad = (~losses.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise diverged(state, setup, f"The loss is {losses[bad[0]]:g}", bad[0])
+    return losses.double().mean().item()
+
+
+def diverged(state: State, setup: Setup, what: str, step: int) -> TrainingDiverged:
+    """Return the error that says where and why training diverged."""
+    recipe = setup.recipe
+    x, _ = next(
+        iter(
+            setup.data.train.batches(
+                setup.batch_size, epoch=state.epoch, start=step, device=setup.device
+            )
+        )
+    )
+    first = state.epoch * setup.steps + step
+    lr = learning_rate(recipe, first, setup.steps, state.plateau.factor)
+    causes = likely_causes(
+        lr,
+        recipe.schedule == "onecycle" or recipe.warmup_epochs > 0,
+        recipe.clip_norm is not None,
+        str(setup.precision),
+        bool(x.isfinite().all()),
+    )
+    return TrainingDiverged(what, state.epoch + 1, step + 1, lr, causes, setup.kept)
+
+
+@torch.no_grad()
+def validate(network: nn.Module, setup: Setup, batch_size: int) -> dict[str, float]:
+    """Score a network on the validation split, in order and without augmentation.
+
+    Returns:
+        val_loss, val_top1 and val_top5: sums over all images divided by their number,
+        so that a short last batch counts for what it holds.
+    """
+    network.eval()
+    loss = torch.zeros((), device=setup.device)
+    top1 = torch.zeros((), dtype=torch.int64, device=setup.device)
+    top5 = torch.zeros_like(top1)
+    for x, y in setup.data.val.batches(batch_size, device=setup.device):
+        with setup.autocast():
+            logits = network(setup.place(x)).float()
+        loss += setup.loss(logits, y) * len(y)
+        top1 += count_correct(logits, y)
+        top5 += count_correct(logits, y, k=5)
+    sums = torch.stack([loss, top1.float(), top5.float()]).tolist()  # one transfer
+    names = ("val_loss", "val_top1", "val_top5")
+    return {k: v / len(setup.data.val) for k, v in zip(names, sums, strict=True)}
+
+
+def finish_epoch(state: State, setup: Setup) -> None:
+    """Validate, write the history's row, keep a checkpoint."""
+    started = time.perf_counter()
+    train_loss = mean_loss(state, setup)
+    last_step = state.epoch * setup.steps + setup.steps - 1
+    row = {
+        "epoch": state.epoch + 1,
+        "lr": learning_rate(setup.recipe, last_step, setup.steps, state.plateau.factor),
+        "train_loss": train_loss,
+        "train_top1": state.correct.item() / state.images,
+        **validate(state.scored, setup, max(1, setup.batch_size // state.accumulate)),
+        "images_per_second": state.images / state.seconds,
+    }
+    if not math.isfinite(row["val_loss"]):
+        what = f"The validation loss is {row['val_loss']:g} after the last step"
+        raise diverged(state, setup, what, setup.steps - 1)
+    row["seconds"] = state.seconds + time.perf_counter() - started
+    better = state.finish_epoch(row)
+    save(state, setup)
+    if better:
+        save_best(state, setup)
+    setup.progress.epoch(state.history, better)
+
+
+def save(state: State, setup: Setup) -> None:
+    """Write `last.pt`, from which the run can go on exactly."""
+    if setup.folder is None:
+        return
+    if state.step:
+        mean_loss(state, setup)  # a good checkpoint is not overwritten by a bad one
+    path = setup.folder / checkpoint.LAST
+    try:
+        checkpoint.write_checkpoint(
+            {**state.state_dict(), "identity": identity(setup)}, path
+        )
+        setup.kept = path
+    except checkpoint.CheckpointError as error:
+        kept = "The one before it is whole." if setup.kept else "There is none yet."
+        setup.progress.say(f"{error} {kept} Training goes on and will try again.")
+
+
+def save_best(state: State, setup: Setup) -> None:
+    """Write `best.pt`: the weights of the best epoch so far."""
+    if setup.folder is None:
+        return
+    try:
+        checkpoint.write_checkpoint(
+            {
+                "network": state.best_weights,
+                "epoch": state.best_epoch,
+                "top1": state.best_top1,
+                "identity": identity(setup),
+            },
+            setup.folder / checkpoint.BEST,
+        )
+    except checkpoint.CheckpointError as error:
+        setup.progress.say(f"{error} The best weights are still held in memory.")
+
+
+def identity(setup: Setup) -> dict:
+    """Return what must be the same for a run to go on."""
+    recipe = setup.recipe.as_dict()
+    return {
+        **{f"recipe {k}": v for k, v in recipe.items() if k not in ("name", "source")},
+        "seed": setup.seed,
+        "data": setup.data.name,
+        "image size": setup.data.image_size,
+        "training images": len(setup.data.train),
+        "batch size": setup.batch_size,
+    }
+
+
+def open_folder(state: State, setup: Setup, resume: bool) -> None:
+    """Make the run's folder, and go on from the checkpoint in it.
+
+    Raises:
+        CheckpointError: the folder cannot be written to; the checkpoint is damaged or
+            belongs to another network, recipe, seed or data set.
+    """
+    folder = setup.folder
+    last = folder / checkpoint.LAST
+    saved = None
+    if resume and last.is_file():
+        saved = checkpoint.read_checkpoint(last, setup.device)
+        checkpoint.check_network(saved["network"], state.network, last)
+        checkpoint.check_identity(saved.get("identity", {}), identity(setup), last)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        setup.recipe.save(folder / "recipe.yml")
+    except OSError as error:
+        raise checkpoint.CheckpointError(
+            f"The folder {folder} cannot be written to ({error.strerror}). Nothing was "
+            "trained. Give another folder, or folder=None to keep nothing on disk."
+        ) from error
+    if saved is None:
+        return
+    state.load_state_dict(saved)
+    setup.kept = last
+    recover_best(state, setup)
+    setup.progress.say(
+        f"{folder}: going on after {state.epoch} of {setup.recipe.epochs} epochs"
+        + (f" and {state.step} of {setup.steps} steps." if state.step else ".")
+    )
+
+
+def recover_best(state: State, setup: Setup) -> None:
+    """Find the weights of the best epoch again after a resume."""
+    if not state.best_epoch:
+        return
+    path = setup.folder / checkpoint.BEST
+    try:
+        best = checkpoint.read_checkpoint(path)
+    except checkpoint.CheckpointError as error:
+        best, problem = {}, error
+    else:
+        problem = f"{path} is of epoch {best.get('epoch')}, not {state.best_epoch}."
+    if best.get("epoch") == state.best_epoch:
+        state.best_weights = best["network"]
+    elif state.best_epoch == state.epoch and state.step == 0:
+        # Killed after last.pt and before best.pt: they hold the same weights.
+        state.best_weights = state.weights()
+        save_best(state, setup)
+    else:
+        setup.progress.say(
+            f"{problem} The best weights of the epochs so far are lost; from here on "
+            "the best is sought anew."
+        )
+        state.best_epoch, state.best_top1 = 0, -math.inf
+
+
+def check_fit(network: nn.Module, setup: Setup) -> None:
+    """Refuse a network that does not fit the data, before anything is trained.
+
+    Raises:
+        ValueError: no image to validate on, or the network does not take the images
+            or does not return one number per class.
+    """
+    data = setup.data
+    if len(data.val) == 0:
+        raise ValueError(
+            f"The validation split of {data.title} is empty, so no epoch can be chosen "
+            "as the best: load the data with a val_size above 0."
+        )
+    x, _ = next(iter(data.val.batches(2, device=setup.device)))
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = network(x)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"{type(network).__name__} does not take images of {data.title}, a batch "
+            f"of shape {tuple(x.shape)}: {error}"
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    wanted = (len(x), data.num_classes)
+    if shape != wanted:
+        raise ValueError(
+            f"{type(network).__name__} returned {shape} for {len(x)} images of "
+            f"{data.title}, which has {data.num_classes} classes; expected {wanted}, "
+            f"one number per class. Build it with num_classes={data.num_classes}."
+        )
+
+
+def make_run(state: State, setup: Setup, status: str) -> Run:
+    """Return what training leaves behind."""
+    rows = state.history
+    trained = sum(setup.batch_size * setup.steps for _ in rows)
+    training_time = sum(trained / len(rows) / r["images_per_second"] for r in rows)
+    return Run(
+        history=pd.DataFrame(rows, columns=COLUMNS),
+        best_epoch=state.best_epoch,
+        best_top1=state.best_top1 if state.best_epoch else math.nan,
+        epochs=state.epoch,
+        steps=state.epoch * setup.steps + state.step,
+        seconds=sum(r["seconds"] for r in rows) + state.seconds,
+        images_per_second=(trained / training_time if rows else 0.0),
+        peak_memory=peak_memory(setup.device),
+        recipe=setup.recipe,
+        seed=setup.seed,
+        device_name=runtime.device_name(setup.device),
+        precision=str(setup.precision),
+        status=status,
+        folder=setup.folder,
+    )
