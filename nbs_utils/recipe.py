@@ -23,7 +23,7 @@ def _number(value: Any) -> float | int:
     if isinstance(value, str):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError
+        raise TypeError
     if not math.isfinite(value):
         raise ValueError
     return value
@@ -74,7 +74,7 @@ def _optional(field: Any) -> Any:
 
 def _word(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError
+        raise TypeError
     return value
 
 
@@ -85,7 +85,7 @@ def _pair(value: Any) -> tuple[float, float]:
 
 def _list(value: Any) -> tuple[float, ...]:
     if isinstance(value, str):
-        raise ValueError
+        raise TypeError
     return tuple(_number(v) for v in value)
 
 
@@ -248,7 +248,7 @@ class Recipe:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             raise ValueError(f"Recipe file {path} is no valid YAML: {error}") from error
-        if not isinstance(values, dict):
+        if not hasattr(values, "items"):
             raise ValueError(f"Recipe file {path} must hold lines such as 'lr: 0.1'.")
         return cls(name=values.pop("name", path.stem)).replace(**values)
 

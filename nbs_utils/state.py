@@ -1,15 +1,64 @@
-"""What changes while a network trains. All of it goes into a checkpoint."""
+"""What stays the same while a network trains, and what changes.
+
+All that changes is in `State`, and all of it goes into a checkpoint.
+"""
 
 import copy
 import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .checkpoint import generator_states, set_generator_states
+from .progress import Progress
 from .recipe import Recipe
+from .runtime import Precision
 from .schedule import Plateau, make_optimizer
+from .trouble import StopButton
+
+
+@dataclass
+class Setup:
+    """What stays the same while a network trains.
+
+    Attributes:
+        data: an `ImageData`.
+        batch_size, steps: of an epoch.
+        forward: the network, compiled if the recipe says so.
+        halve: divide batches further when memory runs out.
+        kept: the last good checkpoint, if there is one.
+    """
+
+    recipe: Recipe
+    data: Any
+    seed: int
+    device: torch.device
+    batch_size: int
+    steps: int
+    precision: Precision
+    channels_last: bool
+    forward: nn.Module
+    loss: nn.Module
+    halve: bool
+    checkpoint_every: int | None
+    folder: Path | None
+    progress: Progress
+    stop: StopButton
+    kept: Path | None = None
+
+    def place(self, x: Tensor) -> Tensor:
+        """Lay images out in memory as the network's filters are."""
+        if self.channels_last:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the chosen precision is computed in."""
+        dtype = self.precision.dtype
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
 
 class Average:

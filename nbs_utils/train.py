@@ -9,66 +9,25 @@ kept in a `State`, what stays the same in a `Setup`.
 import math
 import random
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, runtime
+from . import runtime
+from .guard import check_fit, diverged, make_room, mean_loss, restore
 from .losses import count_correct, make_loss, mixed_targets
 from .progress import Progress
 from .recipe import Recipe
+from .resume import open_folder, save, save_best
 from .run import COLUMNS, Run, peak_memory
 from .schedule import learning_rate
-from .state import State
-from .trouble import (
-    OutOfMemory,
-    StopButton,
-    TrainingDiverged,
-    is_out_of_memory,
-    likely_causes,
-    out_of_memory_message,
-)
+from .state import Setup, State
+from .trouble import StopButton, is_out_of_memory
 
 # After so many steps in a row that overflowed float16, no step will ever succeed.
 _MOST_SKIPPED = 30
-
-
-@dataclass
-class Setup:
-    """What stays the same while a network trains."""
-
-    recipe: Recipe
-    data: object  # an ImageData
-    seed: int
-    device: torch.device
-    batch_size: int
-    steps: int  # in an epoch
-    precision: runtime.Precision
-    channels_last: bool
-    forward: nn.Module  # the network, compiled if the recipe says so
-    loss: nn.Module
-    halve: bool
-    checkpoint_every: int | None
-    folder: Path | None
-    progress: Progress
-    stop: StopButton
-    kept: Path | None = None  # the last good checkpoint
-
-    def place(self, x: Tensor) -> Tensor:
-        """Lay images out in memory the way the network's filters are."""
-        return (
-            x.contiguous(memory_format=torch.channels_last)
-            if (self.channels_last)
-            else x
-        )
-
-    def autocast(self) -> torch.autocast:
-        """Compute in the chosen precision within this context."""
-        dtype = self.precision.dtype
-        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
 
 def fit(
@@ -296,34 +255,6 @@ def careful_step(
     return result
 
 
-@torch.no_grad()
-def restore(buffers: list[Tensor], before: list[Tensor]) -> None:
-    """Give buffers the values they had."""
-    for buffer, value in zip(buffers, before, strict=True):
-        buffer.copy_(value)
-
-
-def make_room(state: State, setup: Setup, x: Tensor) -> None:
-    """Free what a failed step held; halve the parts of a batch, or give up.
-
-    Raises:
-        OutOfMemory: halving is not asked for, or parts of one image are too large.
-    """
-    state.optimizer.zero_grad(set_to_none=True)
-    if setup.device.type == "cuda":
-        torch.cuda.empty_cache()
-    if not setup.halve or state.accumulate >= len(x):
-        raise OutOfMemory(
-            out_of_memory_message(tuple(x.shape), state.accumulate, setup.device)
-        )
-    state.accumulate = min(2 * state.accumulate, len(x))
-    setup.progress.say(
-        f"Out of memory: each batch of {len(x)} is now worked through in "
-        f"{state.accumulate} parts. The gradients add up to the same step, but batch "
-        f"norm sees batches of {-(-len(x) // state.accumulate)} only."
-    )
-
-
 def mix(x: Tensor, y: Tensor, state: State, setup: Setup) -> tuple[Tensor, Tensor]:
     """Mix the images of a batch in pairs, if the recipe asks for mixup or CutMix."""
     mixup, cutmix = setup.recipe.mixup, setup.recipe.cutmix
@@ -345,41 +276,6 @@ def current_lr(state: State, setup: Setup) -> float:
     """Return the learning rate of the step that comes next."""
     step = state.epoch * setup.steps + state.step
     return learning_rate(setup.recipe, step, setup.steps, state.plateau.factor)
-
-
-def mean_loss(state: State, setup: Setup) -> float:
-    """Fetch the losses of this epoch's steps and return their mean.
-
-    Raises:
-        TrainingDiverged: one of them is NaN or infinite.
-    """
-    losses = state.losses[: state.step].cpu()
-    bad = (~losses.isfinite()).nonzero().flatten().tolist()
-    if bad:
-        raise diverged(state, setup, f"The loss is {losses[bad[0]]:g}", bad[0])
-    return losses.double().mean().item()
-
-
-def diverged(state: State, setup: Setup, what: str, step: int) -> TrainingDiverged:
-    """Return the error that says where and why training diverged."""
-    recipe = setup.recipe
-    x, _ = next(
-        iter(
-            setup.data.train.batches(
-                setup.batch_size, epoch=state.epoch, start=step, device=setup.device
-            )
-        )
-    )
-    first = state.epoch * setup.steps + step
-    lr = learning_rate(recipe, first, setup.steps, state.plateau.factor)
-    causes = likely_causes(
-        lr,
-        recipe.schedule == "onecycle" or recipe.warmup_epochs > 0,
-        recipe.clip_norm is not None,
-        str(setup.precision),
-        bool(x.isfinite().all()),
-    )
-    return TrainingDiverged(what, state.epoch + 1, step + 1, lr, causes, setup.kept)
 
 
 @torch.no_grad()
@@ -427,151 +323,6 @@ def finish_epoch(state: State, setup: Setup) -> None:
     if better:
         save_best(state, setup)
     setup.progress.epoch(state.history, better)
-
-
-def save(state: State, setup: Setup) -> None:
-    """Write `last.pt`, from which the run can go on exactly."""
-    if setup.folder is None:
-        return
-    if state.step:
-        mean_loss(state, setup)  # a good checkpoint is not overwritten by a bad one
-    path = setup.folder / checkpoint.LAST
-    try:
-        checkpoint.write_checkpoint(
-            {**state.state_dict(), "identity": identity(setup)}, path
-        )
-        setup.kept = path
-    except checkpoint.CheckpointError as error:
-        kept = "The one before it is whole." if setup.kept else "There is none yet."
-        setup.progress.say(f"{error} {kept} Training goes on and will try again.")
-
-
-def save_best(state: State, setup: Setup) -> None:
-    """Write `best.pt`: the weights of the best epoch so far."""
-    if setup.folder is None:
-        return
-    try:
-        checkpoint.write_checkpoint(
-            {
-                "network": state.best_weights,
-                "epoch": state.best_epoch,
-                "top1": state.best_top1,
-                "identity": identity(setup),
-            },
-            setup.folder / checkpoint.BEST,
-        )
-    except checkpoint.CheckpointError as error:
-        setup.progress.say(f"{error} The best weights are still held in memory.")
-
-
-def identity(setup: Setup) -> dict:
-    """Return what must be the same for a run to go on."""
-    recipe = setup.recipe.as_dict()
-    return {
-        **{f"recipe {k}": v for k, v in recipe.items() if k not in ("name", "source")},
-        "seed": setup.seed,
-        "data": setup.data.name,
-        "image size": setup.data.image_size,
-        "training images": len(setup.data.train),
-        "batch size": setup.batch_size,
-    }
-
-
-def open_folder(state: State, setup: Setup, resume: bool) -> None:
-    """Make the run's folder, and go on from the checkpoint in it.
-
-    Raises:
-        CheckpointError: the folder cannot be written to; the checkpoint is damaged or
-            belongs to another network, recipe, seed or data set.
-    """
-    folder = setup.folder
-    last = folder / checkpoint.LAST
-    saved = None
-    if resume and last.is_file():
-        saved = checkpoint.read_checkpoint(last, setup.device)
-        checkpoint.check_network(saved["network"], state.network, last)
-        checkpoint.check_identity(saved.get("identity", {}), identity(setup), last)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        setup.recipe.save(folder / "recipe.yml")
-    except OSError as error:
-        raise checkpoint.CheckpointError(
-            f"The folder {folder} cannot be written to ({error.strerror}). Nothing was "
-            "trained. Give another folder, or folder=None to keep nothing on disk."
-        ) from error
-    if saved is None:
-        return
-    state.load_state_dict(saved)
-    setup.kept = last
-    recover_best(state, setup)
-    setup.progress.say(
-        f"{folder}: going on after {state.epoch} of {setup.recipe.epochs} epochs"
-        + (f" and {state.step} of {setup.steps} steps." if state.step else ".")
-    )
-
-
-def recover_best(state: State, setup: Setup) -> None:
-    """Find the weights of the best epoch again after a resume."""
-    if not state.best_epoch:
-        return
-    path = setup.folder / checkpoint.BEST
-    try:
-        best = checkpoint.read_checkpoint(path)
-    except checkpoint.CheckpointError as error:
-        best, problem = {}, error
-    else:
-        problem = f"{path} is of epoch {best.get('epoch')}, not {state.best_epoch}."
-    if best.get("epoch") == state.best_epoch:
-        state.best_weights = best["network"]
-    elif state.best_epoch == state.epoch and state.step == 0:
-        # Killed after last.pt and before best.pt: they hold the same weights.
-        state.best_weights = state.weights()
-        save_best(state, setup)
-    else:
-        setup.progress.say(
-            f"{problem} The best weights of the epochs so far are lost; from here on "
-            "the best is sought anew."
-        )
-        state.best_epoch, state.best_top1 = 0, -math.inf
-
-
-def check_fit(network: nn.Module, setup: Setup) -> None:
-    """Refuse a network that does not fit the data, before anything is trained.
-
-    Raises:
-        ValueError: no image to validate on, or the network does not take the images
-            or does not return one number per class.
-    """
-    data = setup.data
-    if len(data.val) == 0:
-        raise ValueError(
-            f"The validation split of {data.title} is empty, so no epoch can be chosen "
-            "as the best: load the data with a val_size above 0."
-        )
-    x, _ = next(iter(data.val.batches(2, device=setup.device)))
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            logits = network(x)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        raise ValueError(
-            f"{type(network).__name__} does not take images of {data.title}, a batch "
-            f"of shape {tuple(x.shape)}: {error}"
-        ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    wanted = (len(x), data.num_classes)
-    if shape != wanted:
-        raise ValueError(
-            f"{type(network).__name__} returned {shape} for {len(x)} images of "
-            f"{data.title}, which has {data.num_classes} classes; expected {wanted}, "
-            f"one number per class. Build it with num_classes={data.num_classes}."
-        )
 
 
 def make_run(state: State, setup: Setup, status: str) -> Run:

@@ -45,10 +45,11 @@ def likely_causes(
 ) -> list[str]:
     """Return why a loss may have become NaN or infinite, the likeliest first."""
     if not images_finite:
-        return [
+        cause = (
             "the images of this batch hold NaN or infinity before they reach the "
             "network: check the files, the augmentation and the standard deviation"
-        ]
+        )
+        return [cause]
     causes = [f"the learning rate is too high: try lr={lr / 10:.2g}"]
     if not warmed_up:
         causes.append("the start is too abrupt: try warmup_epochs=1")
@@ -111,7 +112,7 @@ class StopButton:
     def __init__(self):
         self.pressed = False
 
-    def __enter__(self) -> "StopButton":
+    def __enter__(self):
         self._active = threading.current_thread() is threading.main_thread()
         if self._active:
             self._before = signal.signal(signal.SIGINT, self._press)

@@ -1,0 +1,113 @@
+"""Keeping a run on disk, and going on with it exactly where it stopped."""
+
+import math
+
+from . import checkpoint
+from .guard import mean_loss
+from .state import Setup, State
+
+
+def save(state: State, setup: Setup) -> None:
+    """Write `last.pt`, from which the run can go on exactly."""
+    if setup.folder is None:
+        return
+    if state.step:
+        mean_loss(state, setup)  # a good checkpoint is not overwritten by a bad one
+    path = setup.folder / checkpoint.LAST
+    try:
+        checkpoint.write_checkpoint(
+            {**state.state_dict(), "identity": identity(setup)}, path
+        )
+        setup.kept = path
+    except checkpoint.CheckpointError as error:
+        kept = "The one before it is whole." if setup.kept else "There is none yet."
+        setup.progress.say(f"{error} {kept} Training goes on and will try again.")
+
+
+def save_best(state: State, setup: Setup) -> None:
+    """Write `best.pt`: the weights of the best epoch so far."""
+    if setup.folder is None:
+        return
+    try:
+        checkpoint.write_checkpoint(
+            {
+                "network": state.best_weights,
+                "epoch": state.best_epoch,
+                "top1": state.best_top1,
+                "identity": identity(setup),
+            },
+            setup.folder / checkpoint.BEST,
+        )
+    except checkpoint.CheckpointError as error:
+        setup.progress.say(f"{error} The best weights are still held in memory.")
+
+
+def identity(setup: Setup) -> dict:
+    """Return what must be the same for a run to go on."""
+    recipe = setup.recipe.as_dict()
+    return {
+        **{f"recipe {k}": v for k, v in recipe.items() if k not in ("name", "source")},
+        "seed": setup.seed,
+        "data": setup.data.name,
+        "image size": setup.data.image_size,
+        "training images": len(setup.data.train),
+        "batch size": setup.batch_size,
+    }
+
+
+def open_folder(state: State, setup: Setup, resume: bool) -> None:
+    """Make the run's folder, and go on from the checkpoint in it.
+
+    Raises:
+        CheckpointError: the folder cannot be written to; the checkpoint is damaged or
+            belongs to another network, recipe, seed or data set.
+    """
+    folder = setup.folder
+    last = folder / checkpoint.LAST
+    saved = None
+    if resume and last.is_file():
+        saved = checkpoint.read_checkpoint(last, setup.device)
+        checkpoint.check_network(saved["network"], state.network, last)
+        checkpoint.check_identity(saved.get("identity", {}), identity(setup), last)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        setup.recipe.save(folder / "recipe.yml")
+    except OSError as error:
+        raise checkpoint.CheckpointError(
+            f"The folder {folder} cannot be written to ({error.strerror}). Nothing was "
+            "trained. Give another folder, or folder=None to keep nothing on disk."
+        ) from error
+    if saved is None:
+        return
+    state.load_state_dict(saved)
+    setup.kept = last
+    recover_best(state, setup)
+    setup.progress.say(
+        f"{folder}: going on after {state.epoch} of {setup.recipe.epochs} epochs"
+        + (f" and {state.step} of {setup.steps} steps." if state.step else ".")
+    )
+
+
+def recover_best(state: State, setup: Setup) -> None:
+    """Find the weights of the best epoch again after a resume."""
+    if not state.best_epoch:
+        return
+    path = setup.folder / checkpoint.BEST
+    try:
+        best = checkpoint.read_checkpoint(path)
+    except checkpoint.CheckpointError as error:
+        best, problem = {}, error
+    else:
+        problem = f"{path} is of epoch {best.get('epoch')}, not {state.best_epoch}."
+    if best.get("epoch") == state.best_epoch:
+        state.best_weights = best["network"]
+    elif state.best_epoch == state.epoch and state.step == 0:
+        # Killed after last.pt and before best.pt: they hold the same weights.
+        state.best_weights = state.weights()
+        save_best(state, setup)
+    else:
+        setup.progress.say(
+            f"{problem} The best weights of the epochs so far are lost; from here on "
+            "the best is sought anew."
+        )
+        state.best_epoch, state.best_top1 = 0, -math.inf
