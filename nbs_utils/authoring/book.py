@@ -151,7 +151,9 @@ def anchors_of(chapter: Chapter) -> set[str]:
     found = set()
     for cell in chapter.cells:
         if cell["cell_type"] == "markdown":
-            for text in re.findall(r"^#{1,3} +(.+?)\s*$", prose(source(cell)), re.M):
+            for text in re.findall(
+                r"^#{1,3} +(.+?)\s*$", prose(source(cell)), re.MULTILINE
+            ):
                 kept = re.sub(r"[^\w\- ]", "", text.strip().lower())
                 found.add(kept.replace(" ", "-"))
     return found

@@ -16,7 +16,7 @@ _PATH = re.compile(
     r"|\b[A-Za-z]:\\\\?(?:Users|Windows|Temp|Program)"
 )
 _ADDRESS = re.compile(
-    r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])"
+    r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\.?\d)"
     r"|\blocalhost\b|\bfile://|https?://[\w.-]+:\d+"
 )
 _TODO = re.compile(r"\b(?:TODO|FIXME|XXX|TBD)\b")
