@@ -69,7 +69,7 @@ class Plateau:
 
     After more than `patience` epochs in a row without a new best score, the learning
     rate is multiplied by gamma, as `torch.optim.lr_scheduler.ReduceLROnPlateau` does
-    with `mode="max"` and `threshold=0`.
+    with `mode="max"`, `threshold=0` and `eps=0`.
     """
 
     def __init__(self, recipe: Recipe):
