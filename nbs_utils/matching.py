@@ -18,7 +18,7 @@ from torch import nn
 from .measure import show_shape, trace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Leaf:
     """A layer that holds tensors itself: its path, and its tensors by their names."""
 
@@ -89,6 +89,23 @@ def _canonical(tensor: torch.Tensor) -> tuple:
     return kind, shape[0], prod(shape)
 
 
+def _agree(a: Leaf, b: Leaf) -> bool:
+    """Tell whether the tensors of two layers may be copied one into the other."""
+    return len(a.tensors) == len(b.tensors) and all(
+        _same_shape(from_.shape, to.shape)
+        for (_, from_), (_, to) in _tensor_pairs(a, b)
+    )
+
+
+def _same_shape(a: torch.Size, b: torch.Size) -> bool:
+    """Allow ones to come and go, and a kernel to become the matrix of its patches."""
+    without = [n for n in a if n != 1], [n for n in b if n != 1]
+    if without[0] == without[1]:
+        return True
+    kernel_and_matrix = {len(a) > 2, len(b) > 2} == {True, False}
+    return kernel_and_matrix and a[0] == b[0] and a.numel() == b.numel()
+
+
 def leaves(network: nn.Module) -> tuple[list[Leaf], list[Leaf]]:
     """List the layers of a network that hold tensors, in order of registration.
 
@@ -137,7 +154,7 @@ def _by_execution(
 def _fits(a: list[Leaf], b: list[Leaf]) -> bool:
     """Tell whether two lists of layers agree from the first to the last."""
     return len(a) == len(b) and all(
-        x.signature == y.signature for x, y in zip(a, b, strict=True)
+        x.signature == y.signature and _agree(x, y) for x, y in zip(a, b, strict=True)
     )
 
 
@@ -148,9 +165,14 @@ def _align(a: list[Leaf], b: list[Leaf]) -> tuple[list[tuple[Leaf, Leaf]], list,
     )
     pairs, left_a, left_b = [], [], []
     for tag, i1, i2, j1, j2 in matcher.get_opcodes():
-        if tag == "equal":
-            pairs += zip(a[i1:i2], b[j1:j2], strict=True)
-        else:
+        same = tag == "equal"
+        for x, y in zip(a[i1:i2], b[j1:j2], strict=True) if same else ():
+            if _agree(x, y):
+                pairs.append((x, y))
+            else:
+                left_a.append(x)
+                left_b.append(y)
+        if not same:
             left_a += a[i1:i2]
             left_b += b[j1:j2]
     more, left_a, left_b = _by_shape(left_a, left_b)
@@ -164,12 +186,14 @@ def _by_shape(a: list[Leaf], b: list[Leaf]) -> tuple[list, list, list]:
         waiting[leaf.signature].append(leaf)
     pairs, left = [], []
     for leaf in a:
-        if waiting[leaf.signature]:
-            pairs.append((leaf, waiting[leaf.signature].pop(0)))
-        else:
+        candidates = waiting[leaf.signature]
+        partner = next((y for y in candidates if _agree(leaf, y)), None)
+        if partner is None:
             left.append(leaf)
-    taken = {id(y) for _, y in pairs}
-    return pairs, left, [y for y in b if id(y) not in taken]
+        else:
+            candidates.remove(partner)
+            pairs.append((leaf, partner))
+    return pairs, left, [y for y in b if any(y is z for z in waiting[y.signature])]
 
 
 def _single(items: list[Leaf]) -> list[Leaf]:

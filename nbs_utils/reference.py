@@ -6,17 +6,16 @@ disagrees, `load_pretrained` fetches the published weights.
 """
 
 import difflib
-from collections import defaultdict, deque
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
+import hashlib
 from pathlib import Path
+from urllib.error import URLError
 
 import torch
 from torch import nn
 
+from .comparison import Comparison, compare
 from .matching import Report, transplant
-from .tables import Table
+from .measure import on_meta
 
 __all__ = [
     "Comparison",
@@ -55,13 +54,14 @@ def reference_network(name: str, *, vary: bool = True, **options) -> nn.Module:
         ValueError: the reference implementation has no network of this name.
         ImportError: timm is asked for and not installed.
     """
-    device = options.pop("device", "cpu")
-    with torch.device(device):
-        if name.startswith("timm/"):
-            network = _timm(name.removeprefix("timm/"), options)
-        else:
-            network = _torchvision(name, options)
-    if vary and torch.device(device).type != "meta":
+    device = torch.device(options.pop("device", "cpu"))
+    build = _timm if name.startswith("timm/") else _torchvision
+    try:
+        with device:
+            network = build(name.removeprefix("timm/"), options)
+    except NotImplementedError:  # some constructors compute with numbers
+        network = on_meta(build(name.removeprefix("timm/"), options)).to(device)
+    if vary and device.type != "meta":
         _vary(network)
     return network.eval()
 
@@ -105,209 +105,6 @@ def _vary(network: nn.Module) -> None:
             if tensor.min() == tensor.max():
                 noise = torch.rand(tensor.shape, generator=generator) - 0.5
                 tensor += 0.1 * noise.to(tensor)
-
-
-@dataclass
-class Comparison:
-    """How far two networks are apart on the same input.
-
-    Attributes:
-        max_difference: largest absolute difference between the outputs.
-        first_difference: the first layer whose output differs, with its name in
-            both networks; None when all compared layers agree.
-        layers: one row per compared layer: its two names, output shape, difference.
-        tolerance: what counted as a difference.
-    """
-
-    max_difference: float
-    first_difference: str | None
-    layers: Table
-    tolerance: float
-    note: str = ""
-
-    def __repr__(self) -> str:
-        text = f"Largest difference of the outputs: {self.max_difference:.2e}. "
-        if self.first_difference:
-            text += f"The first layer that differs is {self.first_difference}."
-        elif self.max_difference > self.tolerance:
-            text += f"All {len(self.layers)} layers that could be compared agree."
-        else:
-            text += f"All {len(self.layers)} compared layers agree."
-        return f"{text} {self.note}".strip()
-
-
-@dataclass
-class _Record:
-    """One call of a layer: its path, what identifies it, what came out."""
-
-    name: str
-    kind: str
-    weights: tuple | None
-    output: torch.Tensor
-
-
-@contextmanager
-def _evaluating(network: nn.Module):
-    """Switch to evaluation mode and put every module's own mode back afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _weights(module: nn.Module) -> torch.Tensor | None:
-    """Return the tensor that tells a layer from others, if it has one."""
-    if isinstance(module, nn.MultiheadAttention):
-        return module.out_proj.weight  # what comes out of both is this projection
-    return next((p for p in module.parameters(recurse=False)), None)
-
-
-def _fingerprint(weight: torch.Tensor) -> tuple:
-    """Identify a weight by its size and a sample of its numbers, whatever its shape."""
-    flat = weight.detach().flatten()
-    sample = flat[:: max(1, flat.numel() // 256)].float().cpu()
-    return flat.numel(), sample.numpy().tobytes()
-
-
-def _record(network: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, list[_Record]]:
-    """Run a network and keep what each of its layers gave."""
-    records: list[_Record] = []
-
-    def keep(module, args, output):
-        while isinstance(output, tuple | list):
-            output = output[0]
-        if isinstance(output, torch.Tensor):
-            weight = _weights(module)
-            print_ = None if weight is None else _fingerprint(weight)
-            # cloned, since an in-place ReLU would overwrite what came before it
-            kept = output.detach().float().clone()
-            records.append(_Record(names[module], type(module).__name__, print_, kept))
-
-    names, inside = {}, set()
-    for name, module in network.named_modules():
-        unit = isinstance(module, nn.MultiheadAttention)
-        if module in inside or (next(module.children(), None) and not unit):
-            continue
-        inside.update(module.children())
-        names[module] = name
-    hooks = [module.register_forward_hook(keep) for module in names]
-    try:
-        with _evaluating(network):
-            output = network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    while isinstance(output, tuple | list):
-        output = output[0]
-    return output.float(), records
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
-    """Bring `b` into the layout of `a`: channels first or last, grid or sequence."""
-    views = [b]
-    if b.dim() == 4:
-        views += [b.permute(0, 2, 3, 1), b.permute(0, 3, 1, 2)]
-        views += [v.flatten(1, 2) for v in views[:2]]
-        views += [b.flatten(2)]
-    if b.dim() == 3 and a.dim() == 4:
-        views += [b.transpose(1, 2)]
-        views = [v.reshape(a.shape) for v in views if v.shape[1] == a.shape[1]]
-    return next((v for v in views if v.shape == a.shape), None)
-
-
-def _pair(a: list[_Record], b: list[_Record]) -> list[tuple[int, int]]:
-    """Find for each call in one network its counterpart in the other.
-
-    Layers with weights are paired by their numbers, those that remain by their size
-    in order; layers without weights by their place between two of those.
-    """
-    pairs: dict[int, int] = {}
-    for key in (lambda r: r.weights, lambda r: r.weights and r.weights[0]):
-        waiting: dict = defaultdict(deque)
-        for j, record in enumerate(b):
-            if record.weights and j not in pairs.values():
-                waiting[key(record)].append(j)
-        for i, record in enumerate(a):
-            if record.weights and i not in pairs and waiting[key(record)]:
-                pairs[i] = waiting[key(record)].popleft()
-    anchors = [(-1, -1), *sorted(pairs.items()), (len(a), len(b))]
-    for (i1, j1), (i2, j2) in pairwise(anchors):
-        between = range(i1 + 1, i2), range(j1 + 1, j2)
-        kinds = [a[i].kind for i in between[0]], [b[j].kind for j in between[1]]
-        if kinds[0] == kinds[1]:
-            pairs.update(zip(*between, strict=True))
-    return sorted(pairs.items())
-
-
-def compare(
-    a: nn.Module,
-    b: nn.Module,
-    x: torch.Tensor | None = None,
-    input_size: tuple[int, ...] = (3, 224, 224),
-    *,
-    tolerance: float = 1e-4,
-) -> Comparison:
-    """Run two networks on the same input and name the first layer that differs.
-
-    Both run in evaluation mode and get their own mode back. Outputs are compared at
-    the layers (modules without children, and `nn.MultiheadAttention`) that have a
-    counterpart: the same weights, or else the same size and place.
-
-    Args:
-        a, b: the networks, on the same device.
-        x: the input (B, C, H, W); by default two images of seeded noise.
-        input_size: shape of one of those images.
-        tolerance: a layer differs when the largest absolute difference of its output
-            exceeds this, or this share of its largest output where that is above 1.
-
-    Returns:
-        A comparison that prints the verdict in a sentence.
-
-    Raises:
-        ValueError: the outputs of the two networks have different shapes.
-    """
-    if x is None:
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(2, *input_size, generator=generator)
-        x = x.to(next(a.parameters(), x))
-    out_a, records_a = _record(a, x)
-    out_b, records_b = _record(b, x)
-    if out_a.shape != out_b.shape:
-        raise ValueError(
-            f"The outputs cannot be compared: {type(a).__name__} gives "
-            f"{tuple(out_a.shape)}, {type(b).__name__} {tuple(out_b.shape)}. Build "
-            "both with the same number of classes."
-        )
-    rows, first = [], None
-    for i, j in _pair(records_a, records_b):
-        one, other = records_a[i], records_b[j]
-        theirs = _alike(one.output, other.output)
-        if theirs is None and one.output.shape[1:].numel() == 0:
-            continue
-        shape = " x ".join(str(n) for n in one.output.shape[1:])
-        if theirs is None:
-            difference = float("inf")
-        else:
-            difference = (one.output - theirs).abs().max().item()
-        scale = max(1.0, one.output.abs().max().item())
-        rows.append((one.name, other.name, shape, difference))
-        if first is None and not difference <= tolerance * scale:
-            first = _describe(one, other, theirs)
-    table = Table(rows, columns=["layer", "counterpart", "output shape", "difference"])
-    return Comparison((out_a - out_b).abs().max().item(), first, table, tolerance)
-
-
-def _describe(one: _Record, other: _Record, theirs: torch.Tensor | None) -> str:
-    """Name a layer in both networks."""
-    name = one.name if one.name == other.name else f"{one.name} (there {other.name})"
-    if theirs is None:
-        shapes = tuple(one.output.shape[1:]), tuple(other.output.shape[1:])
-        name += f", whose output is {shapes[0]} here and {shapes[1]} there"
-    return name
 
 
 def load_pretrained(
@@ -358,9 +155,6 @@ def load_pretrained(
 
 def _read_weights(url: str, path: str | Path | None) -> dict:
     """Return the state dictionary of a file, fetched if need be and checked."""
-    import hashlib
-    from urllib.error import URLError
-
     file_name = url.rsplit("/", 1)[-1]
     wanted = file_name.rsplit("-", 1)[-1].split(".")[0]
     file = Path(path) if path else Path(torch.hub.get_dir(), "checkpoints", file_name)
