@@ -82,7 +82,9 @@ def test_seeding_reaches_all_three_generators():
 def test_derived_seeds_are_stable_distinct_and_ordered():
     # A fixed value: checkpoints written on one machine must resume on another.
     code = "from nbs_utils.runtime import derive_seed; print(derive_seed(0, 1, 2))"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert int(other.stdout) == runtime.derive_seed(0, 1, 2) == 4529435921577843265
     grid = {runtime.derive_seed(s, e, i) for s in range(9) for e in range(9)
             for i in range(9)}  # fmt: skip

@@ -1,0 +1,260 @@
+"""Image files become one uint8 array, once: decoding on all cores, and the cache."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..runtime import cpu_cores
+
+VERSION = 1  # raise it when decoding changes, and old caches are made anew
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
+
+
+class BadImage(ValueError):
+    """An image file that cannot be decoded; the message names the file."""
+
+
+def _decode_with_pil(path: Path, channels: int) -> Tensor:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        array = np.array(image.convert("L" if channels == 1 else "RGB"))
+    return torch.from_numpy(array).reshape(*array.shape[:2], channels).permute(2, 0, 1)
+
+
+def decode_file(path: Path, channels: int = 3) -> Tensor:
+    """Decode one image file to uint8 (channels, H, W).
+
+    torchvision's decoder is about three times as fast as PIL's; PIL is asked where
+    torchvision cannot read a format (BMP, TIFF, 16 bits).
+
+    Raises:
+        BadImage: neither can read the file; it is truncated or no image.
+    """
+    from torchvision.io import ImageReadMode, decode_image
+
+    mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+        if len(data) == 0:
+            raise BadImage(f"The image {path} is empty (0 bytes).")
+        image = decode_image(torch.from_numpy(data), mode=mode)
+        if image.ndim == 3 and image.dtype == torch.uint8:
+            return image
+    except (OSError, RuntimeError):
+        pass  # PIL reads more formats, and its message says more
+    try:
+        return _decode_with_pil(path, channels)
+    except Exception as error:
+        raise BadImage(
+            f"The image {path} cannot be read: {error}. Replace or remove it, or "
+            'pass on_bad_image="skip" to leave such images out.'
+        ) from error
+
+
+def square(image: Tensor, size: int) -> Tensor:
+    """Resize the shorter side to `size` and cut out the central square.
+
+    Args:
+        image: uint8 (C, H, W).
+        size: side of the square in pixels.
+
+    Returns:
+        uint8 (C, size, size).
+    """
+    height, width = image.shape[-2:]
+    if min(height, width) != size:
+        scale = size / min(height, width)
+        height, width = (max(size, round(n * scale)) for n in (height, width))
+        image = F.interpolate(
+            image[None], (height, width), mode="bilinear", antialias=True
+        )[0]
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[:, top : top + size, left : left + size]
+
+
+def decode_files(
+    paths: Sequence[Path],
+    size: int,
+    channels: int = 3,
+    threads: int | None = None,
+    on_bad_image: str = "raise",
+) -> tuple[Tensor, list[int]]:
+    """Decode image files into one array.
+
+    Args:
+        paths: the files.
+        size: side of the stored squares in pixels.
+        channels: 1 or 3.
+        threads: how many decode at the same time; all cores by default.
+        on_bad_image: "raise" stops at a file that cannot be read, "skip" leaves its
+            place black and reports it.
+
+    Returns:
+        images uint8 (N, channels, size, size) and the positions of bad files.
+
+    Raises:
+        BadImage: a file cannot be read and `on_bad_image` is "raise".
+    """
+    images = torch.zeros(len(paths), channels, size, size, dtype=torch.uint8)
+    bad: list[int] = []
+
+    def decode(chunk: range) -> None:
+        for i in chunk:
+            try:
+                images[i] = square(decode_file(paths[i], channels), size)
+            except BadImage:
+                if on_bad_image != "skip":
+                    raise
+                bad.append(i)
+
+    threads = threads or cpu_cores()
+    chunks = [range(i, min(i + 64, len(paths))) for i in range(0, len(paths), 64)]
+    if threads == 1 or len(chunks) == 1:
+        for chunk in chunks:
+            decode(chunk)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                list(pool.map(decode, chunks))
+            except BadImage:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return images, sorted(bad)
+
+
+def image_sums(images: Tensor) -> Tensor:
+    """Return the sum and the sum of squares of each image's channels, exactly.
+
+    Args:
+        images: uint8 (N, C, H, W).
+
+    Returns:
+        int64 (N, C, 2): enough for the mean and deviation of any subset.
+    """
+    sums = torch.empty(*images.shape[:2], 2, dtype=torch.int64)
+    for i in range(0, len(images), 256):
+        part = images[i : i + 256].flatten(2).to(torch.int32)
+        sums[i : i + 256, :, 0] = part.sum(2)
+        sums[i : i + 256, :, 1] = part.square_().sum(2)
+    return sums
+
+
+def files_key(paths: Sequence[Path], *settings: object) -> str:
+    """Return a hash that changes when a file or a setting changes."""
+    digest = hashlib.blake2b(repr((VERSION, *settings)).encode(), digest_size=8)
+    for path in paths:
+        stat = os.stat(path)
+        line = f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}\n"
+        digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def cache_places(folder: Path) -> tuple[Path, Path]:
+    """Return where the cache of a folder of images may stand, best first."""
+    folder = folder.resolve()
+    home = Path.home() / ".cache" / "nbs_utils" / "decoded" / folder.name
+    return folder.with_name(f".{folder.name}.nbs_cache"), home
+
+
+def _read_entry(entry: Path, shape: tuple[int, ...]) -> tuple | None:
+    """Read a cache entry, or None where there is none or it is damaged."""
+    try:
+        images = np.load(entry / "images.npy")
+        sums = np.load(entry / "sums.npy")
+        bad = json.loads((entry / "skipped.json").read_text())
+    except (OSError, ValueError, EOFError):
+        return None
+    if images.shape != shape or images.dtype != np.uint8 or len(sums) != shape[0]:
+        return None
+    return torch.from_numpy(images), torch.from_numpy(sums), bad
+
+
+def _write_entry(entry: Path, images: Tensor, sums: Tensor, bad: list[int]) -> bool:
+    """Write a cache entry as a whole; tell whether it worked.
+
+    Everything goes to a folder of its own, which is then renamed: a reader sees a
+    complete entry or none, and of two writers the later one finds it done.
+    """
+    draft = entry.with_name(f".{entry.name}.{uuid.uuid4().hex}")
+    try:
+        draft.mkdir(parents=True)
+        np.save(draft / "images.npy", images.numpy())
+        np.save(draft / "sums.npy", sums.numpy())
+        (draft / "skipped.json").write_text(json.dumps(bad))
+        if entry.exists():  # damaged, or the reader would have used it
+            entry.rename(draft / "old")
+        draft.rename(entry)
+        shutil.rmtree(entry / "old", ignore_errors=True)
+    except OSError:  # read-only, full, or another process was first
+        shutil.rmtree(draft, ignore_errors=True)
+        return entry.exists()
+    prefix = entry.name.rsplit("-", 1)[0]
+    for old in entry.parent.glob(f"{prefix}-*"):
+        if old != entry:  # the same files before they changed
+            shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def decode_cached(
+    paths: Sequence[Path],
+    size: int,
+    channels: int,
+    folder: Path,
+    name: str,
+    on_bad_image: str = "raise",
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Decode image files, or read what an earlier call has left beside the data.
+
+    The cache stands beside the folder (`.cifar10.nbs_cache` beside `cifar10`, never
+    inside, where others would take it for a class); where that cannot be written, in
+    `~/.cache/nbs_utils/decoded`; where that cannot be written either, nowhere.
+    A file added, removed or changed makes it invalid.
+
+    Args:
+        paths: the files, in the order of the result.
+        size: side of the stored squares in pixels.
+        channels: 1 or 3.
+        folder: where the data set lies.
+        name: tells the splits of one data set apart.
+        on_bad_image: "raise" or "skip", see `decode_files`.
+
+    Returns:
+        images uint8 (N, channels, size, size); sums int64 (N, channels, 2), see
+        `image_sums`; positions of files that could not be decoded.
+
+    Raises:
+        BadImage: a file cannot be read and `on_bad_image` is "raise".
+    """
+    key = files_key(paths, size, channels)
+    shape = (len(paths), channels, size, size)
+    entries = [
+        place / f"{name}-{size}x{channels}-{key}" for place in cache_places(folder)
+    ]
+    for entry in entries:
+        found = _read_entry(entry, shape)
+        if found:
+            if found[2] and on_bad_image != "skip":
+                decode_file(paths[found[2][0]], channels)  # raises, with the reason
+            return found
+    images, bad = decode_files(paths, size, channels, on_bad_image=on_bad_image)
+    sums = image_sums(images)
+    if not any(_write_entry(entry, images, sums, bad) for entry in entries):
+        warnings.warn(
+            f"The decoded images of {folder} could not be kept: neither "
+            f"{entries[0].parent} nor {entries[1].parent} can be written (read-only "
+            "or full). They will be decoded again next time.",
+            stacklevel=3,
+        )
+    return images, sums, bad

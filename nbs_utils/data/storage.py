@@ -1,0 +1,181 @@
+"""Where the pixels are while a network trains: on the device, in memory, in files."""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .datasets import Part
+from .decoding import BadImage, decode_file, square
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20,
+         "gi": 2**30}  # fmt: skip
+
+
+class Store:
+    """The images of one split, by position.
+
+    Attributes:
+        labels: int64 (N,).
+        resident: True where all images are on the device.
+    """
+
+    labels: Tensor
+    resident = False
+
+    def read(self, chosen: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield a uint8 batch for each set of positions, and the positions kept."""
+        raise NotImplementedError
+
+
+class ArrayStore(Store):
+    """Images in one uint8 array (N, C, H, W), on the device or in host memory.
+
+    Args:
+        images: the array.
+        labels: int64 (N,).
+        indices: int64 (M,), which of its images belong to the split.
+        resident: True where the array is on the device that trains.
+        pin: copy batches to page-locked memory, for a GPU.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        resident: bool = True,
+        pin: bool = False,
+    ):
+        self.images, self.indices = images, indices
+        self.labels = labels[indices]
+        self.resident, self.pin = resident, pin
+
+    def read(self, chosen: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in chosen:
+            where = self.indices[batch].to(self.images.device, non_blocking=True)
+            x = self.images.index_select(0, where)
+            yield (x.pin_memory() if self.pin else x), batch
+
+
+class _Files(Dataset):
+    """What a DataLoader worker holds: one item is one batch, decoded."""
+
+    def __init__(self, paths: list[Path], size: int, channels: int, skip: bool):
+        # One array of bytes: a list of Path objects would be copied into every
+        # worker, page by page, as its reference counts are touched.
+        names = [os.fspath(p).encode() for p in paths]
+        self.ends = torch.tensor([len(n) for n in names]).cumsum(0)
+        self.names = torch.frombuffer(bytearray(b"".join(names)), dtype=torch.uint8)
+        self.size, self.channels, self.skip = size, channels, skip
+
+    def path(self, i: int) -> Path:
+        first = int(self.ends[i - 1]) if i else 0
+        return Path(bytes(self.names[first : int(self.ends[i])].tolist()).decode())
+
+    def __getitem__(self, batch: list[int]) -> tuple[Tensor, list[int]]:
+        images, kept = [], []
+        for i in batch:
+            try:
+                image = decode_file(self.path(i), self.channels)
+            except BadImage:
+                if not self.skip:
+                    raise
+                warnings.warn(f"Skipped an unreadable image: {self.path(i)}")
+                continue
+            images.append(square(image, self.size))
+            kept.append(i)
+        if not images:
+            return torch.empty(0, self.channels, self.size, self.size), []
+        return torch.stack(images), kept
+
+
+class FileStore(Store):
+    """Images in files, decoded anew for every epoch by DataLoader workers.
+
+    Args:
+        part: the files of the split and their labels.
+        size: side of the squares in pixels.
+        channels: 1 or 3.
+        workers: processes that decode; 0 decodes in this one.
+        skip: leave unreadable images out instead of raising.
+        pin: copy batches to page-locked memory, for a GPU.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        size: int,
+        channels: int,
+        workers: int = 0,
+        skip: bool = False,
+        pin: bool = False,
+    ):
+        self.labels = part.labels
+        self.files = _Files(part.paths, size, channels, skip)
+        self.workers, self.pin = workers, pin
+
+    def read(self, chosen: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        loader = DataLoader(
+            self.files,
+            batch_size=None,  # an item is a batch already
+            sampler=[batch.tolist() for batch in chosen],
+            num_workers=min(self.workers, len(chosen)),
+            pin_memory=self.pin,
+            # torch's own generator must not advance: it belongs to the network
+            generator=torch.Generator().manual_seed(0),
+        )
+        for x, kept in loader:
+            if len(x):
+                yield x, torch.as_tensor(kept, dtype=torch.int64)
+
+
+def parse_bytes(amount: float | str) -> int:
+    """Return bytes for a number or a text such as "4 GB" or "512 MiB"."""
+    if isinstance(amount, (int, float)):
+        return int(amount)
+    match = re.fullmatch(r"\s*([\d.]+)\s*([kmg]?i?)b?\s*", amount.lower())
+    if not match or match[2] not in UNITS:
+        raise ValueError(
+            f"memory_budget is '{amount}'; give bytes as a number, or a text such as "
+            '"4 GB" or "512 MiB".'
+        )
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def _host_memory() -> int:
+    """Return the bytes of main memory that this process can still use."""
+    free = 8 * 2**30  # a guess where the system does not say
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kib = next(x for x in lines if x.startswith("MemAvailable")).split()[1]
+        free = int(kib) * 1024
+    except (OSError, StopIteration):
+        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):  # a container's own limit, version 2 and 1
+        try:
+            group = Path("/sys/fs/cgroup")
+            stat = (group / used).with_name("memory.stat").read_text()
+            cached = re.search(r"^(?:total_)?inactive_file (\d+)", stat, re.MULTILINE)
+            left = int((group / limit).read_text()) - int((group / used).read_text())
+            left += int(cached[1]) if cached else 0  # files read, given back at need
+            free = min(free, max(0, left))
+        except (OSError, ValueError):
+            continue
+    return free
+
+
+def default_budget(device: torch.device) -> int:
+    """Return half of the memory that is free on a device, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return _host_memory() // 2
