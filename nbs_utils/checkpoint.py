@@ -43,7 +43,12 @@ def write_checkpoint(state: dict[str, Any], path: str | Path) -> Path:
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         _remove(beside)
-        raise CheckpointError(f"{path} could not be written: {error}.") from error
+        # torch wraps what the disk said in an error of its own
+        inner = error
+        while inner is not None and not isinstance(inner, OSError):
+            inner = inner.__context__
+        reason = getattr(inner, "strerror", None) or error
+        raise CheckpointError(f"{path} could not be written: {reason}.") from error
     return path
 
 

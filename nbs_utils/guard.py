@@ -81,17 +81,19 @@ def make_room(state: State, setup: Setup, x: Tensor) -> None:
     )
 
 
-def mean_loss(state: State, setup: Setup) -> float:
-    """Fetch the losses of this epoch's steps and return their mean.
+def fetch_scores(state: State, setup: Setup) -> tuple[float, int]:
+    """Fetch this epoch's scores; return the mean loss and the number of correct images.
+
+    This is the one transfer from the device while an epoch is trained.
 
     Raises:
-        TrainingDiverged: one of them is NaN or infinite.
+        TrainingDiverged: a loss is NaN or infinite.
     """
-    losses = state.losses[: state.step].cpu()
+    losses, correct = state.scores[: state.step].cpu().double().T
     bad = (~losses.isfinite()).nonzero().flatten().tolist()
     if bad:
         raise diverged(state, setup, f"The loss is {losses[bad[0]]:g}", bad[0])
-    return losses.double().mean().item()
+    return losses.mean().item(), int(correct.sum())
 
 
 def diverged(state: State, setup: Setup, what: str, step: int) -> TrainingDiverged:
@@ -99,7 +101,7 @@ def diverged(state: State, setup: Setup, what: str, step: int) -> TrainingDiverg
     recipe = setup.recipe
     x, _ = next(
         iter(
-            setup.data.train.batches(
+            setup.train.batches(
                 setup.batch_size, epoch=state.epoch, start=step, device=setup.device
             )
         )

@@ -3,7 +3,7 @@
 import math
 
 from . import checkpoint
-from .guard import mean_loss
+from .guard import fetch_scores
 from .state import Setup, State
 
 
@@ -12,7 +12,7 @@ def save(state: State, setup: Setup) -> None:
     if setup.folder is None:
         return
     if state.step:
-        mean_loss(state, setup)  # a good checkpoint is not overwritten by a bad one
+        fetch_scores(state, setup)  # a good checkpoint is not overwritten by a bad one
     path = setup.folder / checkpoint.LAST
     try:
         checkpoint.write_checkpoint(

@@ -25,7 +25,7 @@ class Setup:
     """What stays the same while a network trains.
 
     Attributes:
-        data: an `ImageData`.
+        data: an `ImageData`; `train` is its training split, shuffled by our seed.
         batch_size, steps: of an epoch.
         forward: the network, compiled if the recipe says so.
         halve: divide batches further when memory runs out.
@@ -34,6 +34,7 @@ class Setup:
 
     recipe: Recipe
     data: Any
+    train: Any
     seed: int
     device: torch.device
     batch_size: int
@@ -95,8 +96,8 @@ class State:
 
     Attributes:
         epoch, step: what comes next: epochs finished, and steps finished in this one.
-        losses, correct: of the steps of this epoch, on the device; they are fetched
-            once, when the epoch ends.
+        scores: (steps, 2), loss and number of correct images of each step of this
+            epoch, on the device; they are fetched together.
         images, seconds: trained in this epoch so far.
         accumulate: into how many parts a batch is divided.
         history: one row for each finished epoch.
@@ -119,10 +120,9 @@ class State:
         self.average = Average(network, recipe.ema) if recipe.ema else None
         self.epoch = self.step = self.images = 0
         self.seconds = 0.0
-        self.losses = torch.zeros(steps, device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.scores = torch.zeros(steps, 2, device=device)
         self.accumulate = recipe.accumulate
-        self.busy = False  # in the middle of a step
+        self.busy = False  # in the middle of something that must not be cut in two
         self.skipped = 0  # steps in a row that overflowed float16
         self.history: list[dict[str, float]] = []
         self.best_epoch, self.best_top1 = 0, -math.inf
@@ -135,17 +135,17 @@ class State:
 
     def finish_epoch(self, row: dict[str, float]) -> bool:
         """Add a row to the history; return True where the epoch is the best so far."""
+        self.busy = True
         self.history.append(row)
         self.plateau.update(row["val_top1"])
         self.epoch += 1
         self.step = self.images = 0
         self.seconds = 0.0
-        self.losses.zero_()
-        self.correct.zero_()
         better = row["val_top1"] > self.best_top1
         if better:
             self.best_epoch, self.best_top1 = self.epoch, row["val_top1"]
             self.best_weights = self.weights()
+        self.busy = False
         return better
 
     def weights(self) -> dict[str, Tensor]:
@@ -170,8 +170,7 @@ class State:
             "step": self.step,
             "images": self.images,
             "seconds": self.seconds,
-            "losses": self.losses,
-            "correct": self.correct,
+            "scores": self.scores,
             "accumulate": self.accumulate,
             "history": self.history,
             "best_epoch": self.best_epoch,
@@ -187,8 +186,7 @@ class State:
         if self.average:
             self.average.network.load_state_dict(state["average"])
             self.average.updates = state["average_updates"]
-        self.losses.copy_(state["losses"])
-        self.correct.copy_(state["correct"])
+        self.scores.copy_(state["scores"])
         for key in ("epoch", "step", "images", "seconds", "accumulate"):
             setattr(self, key, state[key])
         self.history = list(state["history"])

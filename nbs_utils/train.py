@@ -6,6 +6,7 @@ reached. `train_step` is the heart: forward, backward, step. What changes on the
 kept in a `State`, what stays the same in a `Setup`.
 """
 
+import copy
 import math
 import random
 import time
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import runtime
-from .guard import check_fit, diverged, make_room, mean_loss, restore
+from .guard import check_fit, diverged, fetch_scores, make_room, restore
 from .losses import count_correct, make_loss, mixed_targets
 from .progress import Progress
 from .recipe import Recipe
@@ -58,7 +59,7 @@ def fit(
         folder: keeps `last.pt` after each epoch, `best.pt` and `recipe.yml`; None
             keeps nothing on disk.
         resume: go on where the folder's run stopped, exactly as if it had not.
-        seed: of dropout, mixup and all else that is drawn while training.
+        seed: of all that is drawn while training: order, augmentation, mixup, dropout.
         device: by default where the data is.
         checkpoint_every: also write a checkpoint after every so many steps.
         on_out_of_memory: "raise", or "halve": halve the part of a batch that is worked
@@ -78,15 +79,22 @@ def fit(
         raise ValueError(
             f"on_out_of_memory is {on_out_of_memory!r}; it must be raise or halve."
         )
+    if checkpoint_every is not None and checkpoint_every < 1:
+        raise ValueError(
+            f"checkpoint_every is {checkpoint_every}; it must be at least 1, or None."
+        )
     device = torch.device(device or data.device)
     batch_size = min(recipe.batch_size or data.batch_size, len(data.train))
     precision = runtime.precision(recipe.precision, device)
     channels_last = recipe.channels_last is True or (
         recipe.channels_last == "auto" and precision.dtype != torch.float32
     )
+    train = copy.copy(data.train)
+    train.seed = seed
     setup = Setup(
         recipe=recipe,
         data=data,
+        train=train,
         seed=seed,
         device=device,
         batch_size=batch_size,
@@ -157,7 +165,7 @@ def train_epoch(state: State, setup: Setup) -> None:
     """
     state.network.train()
     started = time.perf_counter() - state.seconds
-    batches = setup.data.train.batches(
+    batches = setup.train.batches(
         setup.batch_size, epoch=state.epoch, start=state.step, device=setup.device
     )
     for x, y in batches if state.step < setup.steps else ():
@@ -167,8 +175,7 @@ def train_epoch(state: State, setup: Setup) -> None:
             group["lr"] = lr
         x, y = mix(x, y, state, setup)
         loss, correct = careful_step(state, setup, x, y)
-        state.losses[state.step] = loss
-        state.correct += correct
+        state.scores[state.step] = torch.stack([loss, correct])
         state.images += len(y)
         state.step += 1
         state.seconds = time.perf_counter() - started
@@ -178,7 +185,7 @@ def train_epoch(state: State, setup: Setup) -> None:
                 state.history,
                 state.step,
                 setup.steps,
-                mean_loss(state, setup),
+                fetch_scores(state, setup)[0],
                 state.images / state.seconds,
             )
         if setup.checkpoint_every and state.step % setup.checkpoint_every == 0:
@@ -264,7 +271,7 @@ def mix(x: Tensor, y: Tensor, state: State, setup: Setup) -> tuple[Tensor, Tenso
 
     # Drawn from (seed, epoch, step), so that a resumed run draws the same.
     seed = runtime.derive_seed(setup.seed, state.epoch, state.step)
-    generator = torch.Generator(setup.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     if cutmix and (not mixup or random.Random(seed).random() < 0.5):
         x, (a, b, share) = augment.cutmix(x, y, cutmix, generator)
     else:
@@ -304,13 +311,15 @@ def validate(network: nn.Module, setup: Setup, batch_size: int) -> dict[str, flo
 def finish_epoch(state: State, setup: Setup) -> None:
     """Validate, write the history's row, keep a checkpoint."""
     started = time.perf_counter()
-    train_loss = mean_loss(state, setup)
+    loss, correct = fetch_scores(state, setup)  # waits for the device to finish
+    state.seconds += time.perf_counter() - started
+    started = time.perf_counter()
     last_step = state.epoch * setup.steps + setup.steps - 1
     row = {
         "epoch": state.epoch + 1,
         "lr": learning_rate(setup.recipe, last_step, setup.steps, state.plateau.factor),
-        "train_loss": train_loss,
-        "train_top1": state.correct.item() / state.images,
+        "train_loss": loss,
+        "train_top1": correct / state.images,
         **validate(state.scored, setup, max(1, setup.batch_size // state.accumulate)),
         "images_per_second": state.images / state.seconds,
     }
