@@ -1,41 +1,190 @@
-"""`nbs`: the book from the shell."""
+"""`nbs`: train, evaluate and look at the networks of the book from the shell.
+
+This file reads what a person typed; `commands` does what it says. Heavy imports stand
+inside the commands, so that `nbs --help` answers at once.
+"""
 
 import argparse
+import os
 import sys
+from pathlib import Path
+
+from . import commands
+
+DESCRIPTION = "Networks for image classification, from the book that builds them."
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="nbs", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    export = commands.add_parser("export")
-    export.add_argument("chapter", nargs="?")
-    export.add_argument("--check", action="store_true")
-    record = commands.add_parser("record")
-    record.add_argument("chapter")
-    record.add_argument("--quick", action="store_true")
-    record.add_argument("--timeout", type=float)
-    check = commands.add_parser("check")
-    check.add_argument("chapter", nargs="?")
-    options = parser.parse_args(argv)
-    from .authoring import notebook
+    """Run one command.
 
+    Args:
+        argv: the words after `nbs`; by default those of the shell.
+
+    Returns:
+        0 when all went well; 1 when a check found something; 2 for input that cannot
+        be used, with one sentence on stderr; 130 when a person stopped it.
+    """
+    options = make_parser().parse_args(argv)
     try:
-        root = notebook.repository_root()
-        if options.command == "export":
-            from .authoring.export import export as write
-
-            changed = write(root, options.chapter, check=options.check)
-            for name in changed:
-                print(("differs: " if options.check else "written: ") + name)
-            return int(options.check and bool(changed))
-        if options.command == "record":
-            from .authoring.record import record as run
-
-            run(options.chapter, root, quick=options.quick, timeout=options.timeout)
-            return 0
-        from .authoring.check import check as look
-
-        return look(root, options.chapter)
-    except notebook.AuthoringError as error:
-        print(error, file=sys.stderr)
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `nbs list | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not is_for_people(error):
+            raise  # a fault of the program: its traceback is what helps
+        print(f"nbs {options.command}: {describe(error)}", file=sys.stderr)
         return 2
+
+
+def is_for_people(error: Exception) -> bool:
+    """Tell whether an error says to a person what to do about their input.
+
+    The rooms raise ValueError and OSError, and sentences of their own, for those.
+    """
+    own = type(error).__module__.partition(".")[0] == "nbs_utils"
+    return own or isinstance(error, (ValueError, OSError))
+
+
+def describe(error: Exception) -> str:
+    """Return the sentence of an error."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}."
+    return str(error)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(prog="nbs", description=DESCRIPTION)
+    subparsers = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands"
+    )
+
+    def command(name, run, what):
+        made = subparsers.add_parser(
+            name, help=what, description=what[0].upper() + what[1:]
+        )
+        made.set_defaults(run=run)
+        return made
+
+    one = command("list", commands.list_networks, "list the networks of the book")
+    one.add_argument("pattern", nargs="?", help="only these, as in 'resnet*'")
+
+    one = command("summary", commands.summary, "show a network's stages, size and cost")
+    one.add_argument("model", help="a name that `nbs list` shows")
+    one.add_argument("--image-size", type=int, metavar="PX")
+    one.add_argument("--num-classes", type=int, default=1000)
+    add_model_set(one)
+
+    one = command(
+        "train",
+        commands.train,
+        "train a network; the same command goes on where it was stopped or killed",
+    )
+    one.add_argument("--model", required=True, help="a name that `nbs list` shows")
+    one.add_argument(
+        "--data",
+        required=True,
+        help="mnist, fashion_mnist, cifar10, cifar100, imagenette, digits or "
+        "imagefolder:PATH",
+    )
+    one.add_argument("--recipe", default="short", help="a name or a .yml file (short)")
+    one.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the recipe, as in lr=0.05; epochs=30 stretches its schedule",
+    )
+    add_model_set(one)
+    one.add_argument("--image-size", type=int, metavar="PX")
+    one.add_argument("--batch-size", type=int, metavar="N")
+    one.add_argument("--limit", type=int, metavar="N", help="at most N images a split")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--folder", type=Path, help="of the run (runs/MODEL-DATA-...)")
+    one.add_argument("--fresh", action="store_true", help="begin again from nothing")
+    one.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="STEPS",
+        help="also keep a checkpoint inside an epoch",
+    )
+    one.add_argument("--on-out-of-memory", choices=("raise", "halve"), default="raise")
+
+    one = command(
+        "evaluate", commands.evaluate_run, "score a trained network on a split"
+    )
+    one.add_argument(
+        "--checkpoint", required=True, type=Path, help="the folder of a run, or a file"
+    )
+    one.add_argument("--model", help="by default the run's own")
+    one.add_argument("--data", help="by default the run's own")
+    one.add_argument("--image-size", type=int, metavar="PX")
+    add_model_set(one)
+    one.add_argument("--split", choices=("val", "test"), default="test")
+
+    add_authoring(command)
+    return parser
+
+
+def add_model_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change an argument of the network, as in stem=imagenet",
+    )
+
+
+def add_authoring(command) -> None:
+    """Add the commands for authors, which need a clone of the repository."""
+    one = command("export", run_export, "write the networks of chapters to the zoo")
+    one.add_argument("chapter", nargs="?", help="as in residual/resnet; all by default")
+    one.add_argument("--check", action="store_true", help="only say what differs")
+
+    one = command("record", run_record, "run a chapter and keep what it shows")
+    one.add_argument("chapter", help="as in residual/resnet")
+    one.add_argument("--quick", action="store_true", help="try it; write nothing")
+    one.add_argument("--timeout", type=float, metavar="SECONDS", help="for each cell")
+
+    one = command("check", run_check, "hold chapters to the rules of the book")
+    one.add_argument("chapter", nargs="?", help="as in residual/resnet; all by default")
+
+
+# ---- Authoring
+
+
+def run_export(options: argparse.Namespace) -> int:
+    from .authoring.export import export
+    from .authoring.notebook import repository_root
+
+    changed = export(repository_root(), options.chapter, check=options.check)
+    for name in changed:
+        print(f"{'The zoo differs from' if options.check else 'Exported'} {name}.")
+    return 1 if options.check and changed else 0
+
+
+def run_record(options: argparse.Namespace) -> int:
+    from .authoring.notebook import repository_root
+    from .authoring.record import record
+
+    record(
+        options.chapter,
+        repository_root(),
+        quick=options.quick,
+        timeout=options.timeout,
+    )
+    return 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    from .authoring.check import check
+    from .authoring.notebook import repository_root
+
+    return check(repository_root(), options.chapter)

@@ -90,7 +90,14 @@ def create_model(name: str, num_classes: int = 1000, **changes) -> nn.Module:
             f"num_classes is {num_classes!r}; it must be a whole number of at least 1."
         )
     _require_arguments(network_class, name, changes)
-    return network_class(num_classes=num_classes, **(configuration | changes))
+    try:
+        return network_class(num_classes=num_classes, **(configuration | changes))
+    except TypeError as error:
+        # A class may pass arguments on to its blocks, which take only their own.
+        if not changes:
+            raise
+        said = ", ".join(f"{key}={value!r}" for key, value in changes.items())
+        raise ValueError(f"'{name}' cannot be built with {said}: {error}.") from error
 
 
 def _require_arguments(network_class: type, name: str, given: dict) -> None:

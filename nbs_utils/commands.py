@@ -1,0 +1,320 @@
+"""What the commands of `nbs` do with networks: list, summary, train, evaluate.
+
+They only join the rooms of `nbs_utils`: a name becomes data and a network, these become
+a run, the run becomes scores and a card, all of it in one folder.
+"""
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+
+# Beside the checkpoints of `fit`: what was asked for, and what came out.
+REQUEST, FINAL, CARD = "request.json", "final.pt", "card.json"
+SMALL_IMAGES = 64  # px; up to here, a network with a stem for small images gets it
+
+
+class UserError(Exception):
+    """Input that cannot be used; the message is one sentence that says what to do."""
+
+
+# ---- Networks
+
+
+def list_networks(options: argparse.Namespace) -> int:
+    from .zoo import list_models, model_entry
+
+    names = list_models(options.pattern)
+    if not names:
+        model_entry(options.pattern or "")  # raises, with the nearest names
+    width = max(map(len, names))
+    for name in names:
+        network_class, _ = model_entry(name)
+        module = network_class.__module__.rpartition(".")[2]
+        print(f"{name:<{width}}  {network_class.__name__}, nbs_utils/zoo/{module}.py")
+    return 0
+
+
+def summary(options: argparse.Namespace) -> int:
+    import torch
+
+    from .measure import stage_table
+    from .zoo import create_model
+
+    changes = read_pairs(options.model_set, "--model-set")
+    size = options.image_size
+    if size is None:
+        size = native_size(options.model, changes)
+    if size < 1:
+        raise UserError(f"--image-size is {size}; it must be at least 1 px.")
+    if "image_size" in arguments_of(options.model):
+        changes.setdefault("image_size", size)
+    with torch.device("meta"):  # shapes are enough: no weights are drawn
+        network = create_model(options.model, options.num_classes, **changes)
+    channels = changes.get("in_channels", 3)
+    require_size(network, options.model, channels, size)
+    table = stage_table(network, (channels, size, size))
+    print(f"{options.model}, {channels} x {size} x {size} px\n")
+    print(table)
+    parameters, macs = table["parameters"].iloc[-1], table["MACs"].iloc[-1]
+    print(f"\n{parameters / 1e6:.2f} M parameters, {macs / 1e9:.3f} G multiply-adds")
+    return 0
+
+
+def arguments_of(model: str) -> dict:
+    """Return the arguments of a network: their defaults, then the variant's values."""
+    from .zoo import model_entry
+
+    network_class, configuration = model_entry(model)
+    parameters = inspect.signature(network_class).parameters.values()
+    return {p.name: p.default for p in parameters} | configuration
+
+
+def native_size(model: str, changes: dict) -> int:
+    """Return the image size that a network was made for."""
+    arguments = arguments_of(model) | changes
+    if isinstance(arguments.get("image_size"), int):
+        return arguments["image_size"]
+    return 32 if arguments.get("stem") == "cifar" else 224
+
+
+def require_size(network, model: str, channels: int, size: int) -> None:
+    """Raise unless a network takes square images of a size; tried on shapes alone."""
+    from .measure import on_meta
+
+    if takes(on_meta(network), channels, size):
+        return
+    sizes = [s for s in (32, 64, 96, 128, 160, 224, 299) if s > size]
+    fits = [s for s in sizes if takes(on_meta(network), channels, s)]
+    hint = f"; try --image-size {fits[0]}" if fits else ""
+    raise UserError(f"{model} cannot take images of {size} x {size} px{hint}.")
+
+
+def takes(network, channels: int, size: int) -> bool:
+    import torch
+
+    x = torch.empty(1, channels, size, size, device="meta")
+    try:
+        network.eval()(x)
+    except (RuntimeError, ValueError, AssertionError):
+        return False
+    return True
+
+
+# ---- Training and evaluation
+
+
+def train(options: argparse.Namespace) -> int:
+    from .evaluate import evaluate
+    from .recipe import Recipe
+    from .results import make_record, write_json
+    from .train import fit
+
+    recipe = Recipe.load(options.recipe)
+    changes = read_pairs(options.set, "--set")
+    if "epochs" in changes:  # warm-up, milestones and patience keep their share
+        recipe = recipe.stretched(positive("epochs", changes.pop("epochs")))
+    recipe = recipe.replace(**changes)
+    request = {
+        "model": options.model,
+        "arguments": read_pairs(options.model_set, "--model-set"),
+        "data": options.data,
+        "image_size": options.image_size,
+        "batch_size": options.batch_size,
+        "limit": options.limit,
+        "seed": options.seed,
+    }
+    data, network, note = prepare(request)
+    folder = options.folder or Path("runs") / folder_name(options)
+    print(f"{options.model} on {data}", f"Folder: {folder}", sep="\n", file=sys.stderr)
+    if note:
+        print(note, file=sys.stderr)
+    if not options.fresh:
+        require_same_request(folder, request)
+    write_json(request, folder / REQUEST)
+    run = fit(
+        network,
+        data,
+        recipe,
+        folder=folder,
+        resume=not options.fresh,
+        seed=options.seed,
+        checkpoint_every=options.checkpoint_every,
+        on_out_of_memory=options.on_out_of_memory,
+    )
+    if run.status == "interrupted":
+        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+    from .checkpoint import write_checkpoint
+
+    write_checkpoint({"network": network.state_dict()}, folder / FINAL)
+    scores = evaluate(network, data.test)
+    record = make_record(
+        options.model, run=run, scores=scores, network=network, data=data
+    )
+    write_json(record, folder / CARD)
+    print(f"Test: {scores}", f"Card: {folder / CARD}", sep="\n")
+    return 0
+
+
+def evaluate_run(options: argparse.Namespace) -> int:
+    from .checkpoint import CheckpointError, load_weights
+    from .evaluate import evaluate
+
+    place = options.checkpoint
+    folder = place if place.is_dir() else place.parent
+    request = read_request(folder)
+    for key in ("model", "data", "image_size"):
+        if getattr(options, key) is not None:
+            request[key] = getattr(options, key)
+    if options.model_set:
+        request["arguments"] = read_pairs(options.model_set, "--model-set")
+    for key in ("model", "data"):
+        if key not in request:
+            raise UserError(
+                f"{folder} does not say which {key} it was trained with; add --{key}."
+            )
+    file = place
+    if place.is_dir():
+        # What the network held when training ended, or else the best so far.
+        files = [place / name for name in (FINAL, "best.pt", "last.pt")]
+        file = next((f for f in files if f.exists()), None)
+        if file is None:
+            raise CheckpointError(
+                f"There is no checkpoint in {place}; give the folder of a run of `nbs "
+                "train`, or a file."
+            )
+    elif not place.exists():
+        raise CheckpointError(f"There is no checkpoint at {place}.")
+    data, network, _ = prepare(request)
+    load_weights(network, file)
+    split = getattr(data, options.split)
+    print(f"{request['model']} from {file} on {split}", file=sys.stderr)
+    print(evaluate(network, split))
+    return 0
+
+
+def prepare(request: dict):
+    """Return the data, the network and a note about it, for what a person asked.
+
+    A network that has arguments for the images' size and channels gets those of the
+    data; one with a stem for small images gets it where the images are small.
+    """
+    from .data import load_data
+    from .runtime import seed_everything
+    from .zoo import create_model
+
+    arguments = arguments_of(request["model"])
+    batch_size = request.get("batch_size")
+    given = dict(request.get("arguments", {}))
+    data = load_data(
+        request["data"],
+        image_size=request.get("image_size"),
+        batch_size=positive("--batch-size", 128 if batch_size is None else batch_size),
+        limit=request.get("limit"),
+        seed=request.get("seed", 0),
+        # Grey images become colour images where a network takes nothing else.
+        channels=None if "in_channels" in arguments else 3,
+    )
+    note = ""
+    for key, value in (("image_size", data.image_size), ("in_channels", data.channels)):
+        if key in arguments:
+            given.setdefault(key, value)
+    if (
+        arguments.get("stem") == "imagenet"
+        and "stem" not in given
+        and data.image_size <= SMALL_IMAGES
+    ):
+        given["stem"] = "cifar"
+        note = (
+            f"{request['model']} gets its stem for small images "
+            f"({data.image_size} px); --model-set stem=imagenet keeps the other."
+        )
+    seed_everything(request.get("seed", 0))  # of the first weights
+    network = create_model(request["model"], data.num_classes, **given)
+    require_size(network, request["model"], data.channels, data.image_size)
+    return data, network, note
+
+
+def folder_name(options: argparse.Namespace) -> str:
+    """Return a name for the run in which everything that makes it differ stands."""
+    data = options.data
+    if data.startswith("imagefolder:"):
+        data = Path(data.partition(":")[2]).resolve().name
+    parts = [options.model, data, Path(options.recipe).stem]
+    parts += options.model_set + options.set
+    if options.image_size:
+        parts.append(f"{options.image_size}px")
+    if options.batch_size:
+        parts.append(f"batch{options.batch_size}")
+    if options.limit:
+        parts.append(f"limit{options.limit}")
+    if options.seed:
+        parts.append(f"seed{options.seed}")
+    return re.sub(r"[^\w.=-]+", "_", "-".join(parts))
+
+
+def read_request(folder: Path) -> dict:
+    """Return what a run's folder says it was asked for; empty where it does not."""
+    path = folder / REQUEST
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{path} is damaged; delete it and name --model and --data."
+        ) from None
+
+
+def require_same_request(folder: Path, request: dict) -> None:
+    """Raise if a folder holds a run of another network or other data."""
+    before = read_request(folder)
+    if not (folder / "last.pt").exists():
+        return
+    for key, value in before.items():
+        if request.get(key) != value:
+            raise UserError(
+                f"{folder} holds a run with {key} {value!r}, not {request.get(key)!r}; "
+                "give another --folder, or --fresh to begin again."
+            )
+
+
+# ---- What a person typed
+
+
+def read_pairs(pairs: list[str], option: str) -> dict:
+    """Read KEY=VALUE pairs; values as in YAML, so that true is true and 3 is 3.
+
+    Raises:
+        UserError: a pair has no `=`, or its value is not valid.
+    """
+    import yaml
+
+    values = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UserError(f"{option} {pair} is no pair; write it as KEY=VALUE.")
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(
+                f"{option} {pair}: '{text}' is neither a number, a word nor a list."
+            ) from None
+    return values
+
+
+def positive(name: str, value) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        UserError: it is not one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(
+            f"{name} is {value!r}; it must be a whole number of at least 1."
+        )
+    return value
