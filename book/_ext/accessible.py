@@ -12,6 +12,10 @@ MENDED = {
     # Docutils gives entries of the bibliography a role that ARIA has withdrawn, in
     # a list whose items are then not list items.
     ' role="doc-biblioentry"': ' role="listitem"',
+    # The corner of a table is a header of nothing: pandas' and Markdown's.
+    "<th></th>": "<td></td>",
+    '<th class="head"><p></p></th>': '<td class="head"></td>',
+    '<th class="head"></th>': '<td class="head"></td>',
 }
 
 
