@@ -9,7 +9,7 @@ from importlib import import_module
 
 # name -> the module that holds it
 _HOME = {
-    "COLORS": "style",
+    "COLORS": "palette",
     "canvas": "style",
     "show": "style",
     "show_images": "images",
@@ -27,6 +27,8 @@ _HOME = {
     "show_grad_cam": "inside",
     "attention_rollout": "inside",
     "show_attention": "inside",
+    "draw_network": "diagram",
+    "network_svg": "diagram",
 }
 
 __all__ = list(_HOME)

@@ -17,16 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Okabe and Ito's palette for all kinds of color vision, darkest contrasts first.
-COLORS = {
-    "blue": "#0072B2",
-    "vermillion": "#D55E00",
-    "green": "#009E73",
-    "purple": "#CC79A7",
-    "orange": "#E69F00",
-    "sky": "#56B4E9",
-    "yellow": "#F0E442",
-}
+from .palette import COLORS
+
 INK, GRAY, RULE, CARD = "#222222", "#666666", "#E4E2DD", "#FFFFFF"
 WIDTH = 5.6  # inches; one inch is 96 pixels
 

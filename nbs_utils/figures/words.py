@@ -1,0 +1,215 @@
+"""What a module or an operation is called in a diagram."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class Words(NamedTuple):
+    """How a box reads.
+
+    `label` is the full text, `kind` the family that decides its color and whether it
+    may be merged, `short` what stands for it inside a larger box ("" for nothing).
+    """
+
+    label: str
+    kind: str
+    short: str = ""
+
+
+_ACTIVATIONS = {
+    "relu": "ReLU",
+    "relu_": "ReLU",
+    "relu6": "ReLU6",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "leaky_relu": "leaky ReLU",
+    "hardswish": "hard swish",
+    "hardsigmoid": "hard sigmoid",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+}
+# Operations that only rearrange numbers.
+_SHAPE = frozenset(
+    (
+        *("view", "reshape", "permute", "transpose", "contiguous", "flatten"),
+        *("unflatten", "expand", "expand_as", "unsqueeze", "squeeze", "view_as"),
+        *("narrow", "select", "swapaxes", "movedim", "to", "float", "type", "clone"),
+        *("detach", "repeat", "t", "unbind", "adjoint", "__get__", "__getitem__"),
+    )
+)
+_SPLIT = ("chunk", "split", "tensor_split")
+_ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
+_MULTIPLY = ("mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply")
+_DIVIDE = ("div", "div_", "__truediv__", "__itruediv__", "true_divide")
+_CONCATENATE = ("cat", "concat", "concatenate", "hstack")
+_PRODUCT = ("matmul", "__matmul__", "bmm", "mm", "einsum", "baddbmm")
+
+
+def _size(value) -> str:
+    """Write a kernel or image size: 3 and (3, 3) are "3×3"."""
+    if isinstance(value, int):
+        return f"{value}×{value}"
+    value = [1 if n is None else n for n in value]
+    return "×".join(str(n) for n in value)
+
+
+def _stride(value) -> str:
+    first = value if isinstance(value, int) else value[0]
+    return f", /{first}" if first and first > 1 else ""
+
+
+def _convolution(module: nn.Module) -> Words:
+    kernel = _size(module.kernel_size)
+    depthwise = 1 < module.groups == module.in_channels == module.out_channels
+    word = "depthwise" if depthwise else "conv"
+    text = f"{word} {kernel}, {module.out_channels}{_stride(module.stride)}"
+    if module.groups > 1 and not depthwise:
+        text += f", {module.groups} groups"
+    if max(module.dilation) > 1:
+        text += f", dilation {module.dilation[0]}"
+    return Words(text, "conv", f"dw {kernel}" if depthwise else kernel)
+
+
+def _pool(module: nn.Module, word: str) -> Words:
+    text = f"{word} pool {_size(module.kernel_size)}{_stride(module.stride)}"
+    return Words(text, "pool", "pool")
+
+
+def _global_pool(output_size, word: str) -> Words:
+    if output_size in (1, (1, 1), [1, 1], (1,)):
+        return Words(f"global {word} pool", "pool", "pool")
+    return Words(f"{word} pool to {_size(output_size)}", "pool", "pool")
+
+
+def describe_module(module: nn.Module) -> Words:
+    """Return the words for a module: exact for PyTorch's own, else its class."""
+    name = type(module).__name__
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return _convolution(module)
+    if isinstance(module, nn.Linear):
+        return Words(f"linear, {module.out_features}", "linear", "linear")
+    if isinstance(module, (nn.MaxPool2d, nn.MaxPool1d)):
+        return _pool(module, "max")
+    if isinstance(module, (nn.AvgPool2d, nn.AvgPool1d)):
+        return _pool(module, "average")
+    if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool1d)):
+        return _global_pool(module.output_size, "average")
+    if isinstance(module, nn.AdaptiveMaxPool2d):
+        return _global_pool(module.output_size, "max")
+    if isinstance(module, nn.MultiheadAttention):
+        return Words(f"attention, {module.num_heads} heads", "attention", "attention")
+    if isinstance(module, nn.Flatten):
+        return Words("flatten", "shape")
+    if isinstance(module, nn.Identity):
+        return Words("identity", "identity")
+    if isinstance(module, nn.Softmax):
+        return Words("softmax", "act")
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return Words("batch norm", "norm")
+    if isinstance(module, nn.LayerNorm):
+        return Words("layer norm", "norm")
+    if isinstance(module, nn.GroupNorm):
+        return Words(f"group norm, {module.num_groups} groups", "norm")
+    if isinstance(module, (nn.Dropout, nn.Dropout2d, nn.AlphaDropout)):
+        return Words(f"dropout {module.p:g}", "drop")
+    activation = _ACTIVATIONS.get(name.lower())
+    if activation:
+        return Words(activation, "act")
+    return Words(name, _kind_by_name(name), "")
+
+
+def _kind_by_name(name: str) -> str:
+    """Guess the family of somebody's own module from the name of its class."""
+    low = name.lower()
+    if low.startswith("drop") or "stochasticdepth" in low:
+        return "drop"
+    if "norm" in low and "conv" not in low and "act" not in low:
+        return "norm"
+    if "attention" in low:
+        return "attention"
+    if low.endswith(("lu", "swish", "sigmoid")):
+        return "act"
+    return "block"
+
+
+def describe_operation(function, args, kwargs, given, parameters) -> Words:
+    """Return the words for a function of PyTorch.
+
+    Args:
+        function, args, kwargs: the call.
+        given: the tensors among its arguments.
+        parameters: names of those that are parameters, or made of parameters only.
+    """
+    name = getattr(function, "__name__", str(function))
+    computed = len(given) - len(parameters)
+    own = parameters[-1] if parameters else ""
+    if name in _ADD:
+        if computed > 1:
+            return Words("+", "add")
+        return Words(f"+ {own}" if own else "+ constant", "scale")
+    if name in _MULTIPLY or name in _DIVIDE:
+        sign = "×" if name in _MULTIPLY else "/"
+        if computed > 1:
+            return Words(sign, "mul")
+        return Words(f"{sign} {own}" if own else "scale", "scale")
+    if name in _CONCATENATE:
+        if computed > 1:
+            return Words("concat", "cat")
+        # a list of one: DenseNet's first layer concatenates nothing
+        return Words(f"concat {own}", "scale") if own else Words("concat", "identity")
+    if name in _SPLIT:
+        return Words("split", "split")
+    if name in _SHAPE:
+        label = {"__getitem__": _index, "flatten": lambda args: "flatten"}.get(name)
+        return Words(label(args) if label else "reshape", "shape")
+    if name in _ACTIVATIONS:
+        return Words(_ACTIVATIONS[name], "act")
+    return _compute(name, args, kwargs)
+
+
+def _compute(name: str, args, kwargs) -> Words:
+    """Return the words for a function that computes something new."""
+    if name in _PRODUCT:
+        return Words("matrix product", "product", "")
+    if "softmax" in name:
+        return Words("softmax", "act")
+    if "attention" in name:
+        return Words("attention", "attention", "attention")
+    if "dropout" in name:
+        return Words("dropout", "drop")
+    if name.startswith("conv"):
+        weight = args[1] if len(args) > 1 else kwargs["weight"]
+        kernel = _size(tuple(weight.shape[2:]))
+        return Words(f"conv {kernel}, {weight.shape[0]}", "conv", kernel)
+    if name == "linear":
+        return Words("linear", "linear", "linear")
+    if "adaptive_avg_pool" in name:
+        size = args[1] if len(args) > 1 else kwargs.get("output_size", 1)
+        return _global_pool(size, "average")
+    if "pool" in name:
+        word = "max" if "max" in name else "average"
+        kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
+        stride = args[2] if len(args) > 2 else kwargs.get("stride") or kernel
+        return Words(f"{word} pool {_size(kernel)}{_stride(stride)}", "pool", "pool")
+    if name.endswith("_norm") or name == "local_response_norm":
+        return Words(name.replace("_", " "), "norm")
+    if name in ("mean", "sum"):
+        return Words("global average pool" if name == "mean" else "sum", "pool", "pool")
+    return Words(name.strip("_").replace("_", " "), "other")
+
+
+def _index(args) -> str:
+    """Write what is picked out of a tensor, as in code: "[:, 0]"."""
+    picks = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if any(isinstance(pick, torch.Tensor) for pick in picks):
+        return "pick"
+
+    def text(pick) -> str:
+        if isinstance(pick, slice):
+            ends = ["" if e is None else str(e) for e in (pick.start, pick.stop)]
+            return ":".join(ends)
+        return "..." if pick is Ellipsis else str(pick)
+
+    return f"pick [{', '.join(text(pick) for pick in picks)}]"
