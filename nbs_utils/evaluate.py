@@ -160,7 +160,7 @@ def _tied(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def _check_logits(logits, y, classes) -> None:
     k = len(classes)
     if not isinstance(logits, torch.Tensor):
-        raise ValueError(
+        raise TypeError(
             f"The network returned a {type(logits).__name__} in evaluation mode; "
             f"expected one tensor of logits (B, {k})."
         )

@@ -10,8 +10,8 @@ A card is a JSON file of one object, keys always in this order:
                       differed from it; null outside a repository
     device            "NVIDIA A100-SXM4-40GB", "CPU, 2 cores (AMD EPYC)"
     versions          package -> version
-    data              name, title, classes, channels, image_size, train, val, test
-                      (the splits' numbers of images), augment (where known)
+    data              name, title, classes, channels, image_size, augment, batch_size,
+                      train, val, test (the splits' numbers of images)
     recipe            every field of the Recipe
     seed, epochs, steps, best_epoch, status
     precision         arithmetic of training, "bfloat16"
@@ -27,7 +27,6 @@ Fractions are in [0, 1]. A value that is not known is null.
 
 import dataclasses
 import datetime
-import html
 import json
 import math
 import os
@@ -41,53 +40,17 @@ import pandas as pd
 import torch
 from torch import nn
 
+from .facts import Facts
+from .run import describe_seconds
 from .runtime import device_name, is_quick, tier, versions
 
 SCHEMA = 1
 _KEYS = (
-    "schema name tier date commit device versions data recipe seed epochs steps "
-    "best_epoch status precision parameters macs val_top1 test seconds "
-    "images_per_second peak_memory notes"
-).split()
-
-
-class Table:
-    """A small table for people: a name and a value in each row.
-
-    Args:
-        rows: name -> value. A tuple `(text, url)` is a link.
-        label: what the table is, read out by screen readers.
-    """
-
-    def __init__(self, rows: dict, label: str = ""):
-        self.rows, self.label = dict(rows), label
-
-    def __repr__(self) -> str:
-        width = max((len(str(name)) for name in self.rows), default=0)
-        return "\n".join(f"{n!s:<{width}}  {_plain(v)}" for n, v in self.rows.items())
-
-    def _repr_html_(self) -> str:
-        body = "".join(
-            f'<tr><th scope="row" style="text-align:left;vertical-align:top;'
-            f'white-space:nowrap">{html.escape(str(name))}</th>'
-            f'<td style="text-align:left">{_marked(value)}</td></tr>'
-            for name, value in self.rows.items()
-        )
-        label = f' aria-label="{html.escape(self.label)}"' if self.label else ""
-        return f'<table class="nbs-table"{label}><tbody>{body}</tbody></table>'
-
-
-def _plain(value) -> str:
-    if isinstance(value, tuple):
-        return f"{value[0]} ({value[1]})"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _marked(value) -> str:
-    if isinstance(value, tuple):
-        text, url = value
-        return f'<a href="{html.escape(url)}">{html.escape(str(text))}</a>'
-    return html.escape(_plain(value)).replace("\n", "<br>")
+    *("schema", "name", "tier", "date", "commit", "device", "versions", "data"),
+    *("recipe", "seed", "epochs", "steps", "best_epoch", "status", "precision"),
+    *("parameters", "macs", "val_top1", "test", "seconds", "images_per_second"),
+    *("peak_memory", "notes"),
+)
 
 
 def glance(
@@ -95,7 +58,7 @@ def glance(
     *,
     network: nn.Module | None = None,
     input_size: tuple[int, int, int] = (3, 224, 224),
-) -> Table:
+) -> Facts:
     """Return the table below a chapter's title.
 
     Args:
@@ -110,7 +73,7 @@ def glance(
         rows["Parameters"] = count_parameters(network)
         size = " × ".join(str(n) for n in input_size[1:])
         rows[f"Multiply-adds at {size}"] = count_macs(network, input_size)
-    return Table(rows, "At a glance")
+    return Facts(rows, "At a glance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,24 +91,25 @@ class Card:
     def __getitem__(self, key: str):
         return self.record[key]
 
-    def table(self) -> Table:
+    def table(self) -> Facts:
         """Return what a reader wants to know, as a small table."""
         r = self.record
         data, test, recipe = r["data"], r["test"], r["recipe"]
         pixels = f"{data['image_size']} px"
         splits = f"{data['train']:,} / {data['val']:,} / {data['test']:,}"
+        epochs = f"{r['epochs']} epoch{'s' if r['epochs'] != 1 else ''}"
         top5 = f", top-5 {_percent(test['top5'])}" if data["classes"] > 5 else ""
         rows = {
             "Network": f"{r['name']}, {_count(r['parameters'])} parameters, "
             f"{_count(r['macs'])} multiply-adds",
             "Data": f"{data['title']} at {pixels}",
             "Train / validation / test": f"{splits} images",
-            "Recipe": f"{recipe.get('name') or 'own'}, {r['epochs']} epochs, "
-            f"seed {r['seed']}",
+            "Recipe": f"{recipe.get('name') or 'own'}, {epochs}, batches of "
+            f"{data['batch_size']}, augmentation {data['augment']}, seed {r['seed']}",
             "Test": f"top-1 {_percent(test['top1'])}{top5}",
             "Validation": f"top-1 {_percent(r['val_top1'])}, "
             f"epoch {r['best_epoch']} of {r['epochs']}",
-            "Time": f"{duration(r['seconds'])}, "
+            "Time": f"{describe_seconds(r['seconds'])}, "
             f"{_rounded(r['images_per_second'])} images/s{_memory(r['peak_memory'])}",
             "Device": f"{r['device']}, {r['precision']}",
             "Versions": ", ".join(f"{k} {v}" for k, v in r["versions"].items()),
@@ -158,7 +122,7 @@ class Card:
             rows["Notes"] = r["notes"]
         if self.path is None:
             rows["File"] = "not written: this is a quick run" if is_quick() else "none"
-        return Table(rows, f"Run card of {r['name']}")
+        return Facts(rows, f"Run card of {r['name']}")
 
     def __repr__(self) -> str:
         return repr(self.table())
@@ -203,9 +167,6 @@ def make_record(name, run, scores, network, data, notes="") -> dict:
     from .measure import count_macs, count_parameters
 
     size = (data.channels, data.image_size, data.image_size)
-    recipe = run.recipe
-    if dataclasses.is_dataclass(recipe):
-        recipe = dataclasses.asdict(recipe)
     values = {
         "schema": SCHEMA,
         "name": name,
@@ -220,11 +181,13 @@ def make_record(name, run, scores, network, data, notes="") -> dict:
             "classes": data.num_classes,
             "channels": data.channels,
             "image_size": data.image_size,
+            "augment": getattr(getattr(data.train, "augment", None), "name", None),
+            "batch_size": run.recipe.batch_size or data.batch_size,
             "train": len(data.train),
             "val": len(data.val),
             "test": len(data.test),
         },
-        "recipe": dict(recipe),
+        "recipe": dataclasses.asdict(run.recipe),
         "seed": run.seed,
         "epochs": run.epochs,
         "steps": run.steps,
@@ -259,7 +222,7 @@ def _simple(value):
     if isinstance(value, torch.Tensor) or hasattr(value, "item"):
         return _simple(value.item())
     if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
+        return float(f"{value:.8g}") if math.isfinite(value) else None
     if value is None or isinstance(value, (str, int, bool)):
         return value
     return str(value)
@@ -307,6 +270,7 @@ def commit(folder: Path | None = None) -> str | None:
         try:
             done = subprocess.run(
                 ["git", "-C", str(folder), *words],
+                check=False,
                 capture_output=True,
                 text=True,
                 timeout=10,
@@ -392,13 +356,13 @@ def leaderboard(cards: list[Card] | str | Path = "results") -> pd.DataFrame:
                 "images_per_second": r["images_per_second"],
             }
         )
-    columns = (
-        "network data image_size recipe epochs tier device parameters macs seeds top1 "
-        "top1_spread top5 seconds images_per_second"
-    ).split()
+    keys = [
+        *("network", "data", "image_size", "recipe", "epochs", "tier", "device"),
+        *("parameters", "macs"),
+    ]
+    scores = ["seeds", "top1", "top1_spread", "top5", "seconds", "images_per_second"]
     if not rows:
-        return pd.DataFrame(columns=columns)
-    keys = columns[: columns.index("seeds")]
+        return pd.DataFrame(columns=[*keys, *scores])
     groups = pd.DataFrame(rows).groupby(keys, sort=False, dropna=False)
     table = groups.agg(
         seeds=("seed", "nunique"),
@@ -408,21 +372,7 @@ def leaderboard(cards: list[Card] | str | Path = "results") -> pd.DataFrame:
         seconds=("seconds", "mean"),
         images_per_second=("images_per_second", "mean"),
     ).reset_index()
-    return table.sort_values("top1", ascending=False, ignore_index=True)[columns]
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people: "48 s", "3 min 20 s", "2 h 5 min"."""
-    if seconds is None:
-        return "unknown time"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return table.sort_values("top1", ascending=False, ignore_index=True)
 
 
 def _percent(fraction) -> str:

@@ -4,7 +4,8 @@ from html import escape
 
 from torch import nn
 
-from .layout import GAP, SeriesPiece, shape_text, words_text
+from .boxes import shape_text, words_text
+from .layout import GAP, SeriesPiece
 from .pen import Pen, text_width
 from .structure import Arcs, Box, Parallel, Series, build
 from .tracing import trace

@@ -73,6 +73,8 @@ class Pen:
     def text(self, x, y, words, *, size=14, anchor="start", faint=False, bold=False,
              code=False) -> None:  # fmt: skip
         """Write a text; y is its middle."""
+        if not words:
+            return
         look = f'font-size="{size:g}"'
         look += ' fill-opacity="0.78"' if faint else ""
         look += ' font-weight="600"' if bold else ""

@@ -109,11 +109,18 @@ def _summary(series: Series) -> tuple[list[list[str]], str | None, str]:
         main = sorted(part.branches, key=lambda b: len(_words(b)))
         if meet and part.direct and len(main) == 1:
             return [_words(main[0])], "", meet
-        if meet == "+" and len(main) == 2 and len(_words(main[0])) == 1:
-            return [_words(main[1])], _words(main[0])[0], meet
+        if meet == "+" and len(main) == 2 and len(_words(main[0])) < 2:
+            return [_words(main[1])], _on_skip(main[0]), meet
         if len(main) > 1 and not part.direct:
             return [_words(branch) for branch in part.branches], None, meet
     return [_words(series)], None, ""
+
+
+def _on_skip(series: Series) -> str:
+    """Return the word for what stands on a skip: "1×1", or "pad"."""
+    nodes = [item.node for item in series.items if isinstance(item, Box)]
+    nodes = [n for node in nodes for n in (node.inner.nodes if node.inner else [node])]
+    return (_words(series) or [node.words.label for node in nodes][-1:] or [""])[0]
 
 
 def _words(series: Series) -> list[str]:

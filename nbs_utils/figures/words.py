@@ -112,6 +112,8 @@ def describe_module(module: nn.Module) -> Words:
         return Words("layer norm", "norm")
     if isinstance(module, nn.GroupNorm):
         return Words(f"group norm, {module.num_groups} groups", "norm")
+    if name == "LocalResponseNorm":
+        return Words("local response norm", "norm")
     if isinstance(module, (nn.Dropout, nn.Dropout2d, nn.AlphaDropout)):
         return Words(f"dropout {module.p:g}", "drop")
     activation = _ACTIVATIONS.get(name.lower())
