@@ -83,7 +83,8 @@ def cells() -> list[dict]:
                     figure={"name": "fig-tiny-line", "caption": "A line."},
                 )
             )
-            made.append(markdown("See {numref}`fig-tiny-line` and [why](#about-why)."))
+            see = "See {numref}`fig-tiny-line`, [it](fig-tiny-line), [why](#about-why)."
+            made.append(markdown(see))
         if part == "exercises":
             for n in range(1, 5):
                 made.append(
