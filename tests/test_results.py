@@ -80,7 +80,7 @@ def test_a_card_holds_what_was_measured(parts, tmp_path):
 
 
 def test_the_order_of_keys_is_the_documented_one(parts):
-    import nbs_utils.results as results
+    from nbs_utils import results
 
     card = save_card("tiny", **parts)
     text = results.__doc__

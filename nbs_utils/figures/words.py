@@ -39,6 +39,13 @@ _SHAPE = frozenset(
         *("detach", "repeat", "t", "unbind", "adjoint", "__get__", "__getitem__"),
     )
 )
+_REARRANGED = {
+    "flatten": "flatten",
+    "transpose": "transpose",
+    "permute": "transpose",
+    "swapaxes": "transpose",
+    "movedim": "transpose",
+}
 _SPLIT = ("chunk", "split", "tensor_split")
 _ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
 _MULTIPLY = ("mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply")
@@ -164,8 +171,9 @@ def describe_operation(function, args, kwargs, given, parameters) -> Words:
     if name in _SPLIT:
         return Words("split", "split")
     if name in _SHAPE:
-        label = {"__getitem__": _index, "flatten": lambda args: "flatten"}.get(name)
-        return Words(label(args) if label else "reshape", "shape")
+        if name == "__getitem__":
+            return Words(_index(args), "shape")
+        return Words(_REARRANGED.get(name, "reshape"), "shape")
     if name in _ACTIVATIONS:
         return Words(_ACTIVATIONS[name], "act")
     return _compute(name, args, kwargs)
