@@ -102,12 +102,15 @@ def decode_files(
             place black and reports it.
 
     Returns:
-        images uint8 (N, channels, size, size) and the positions of bad files.
+        images uint8 (N, channels, size, size), in memory (N, size, size, channels),
+        and the positions of bad files.
 
     Raises:
         BadImage: a file cannot be read and `on_bad_image` is "raise".
     """
-    images = torch.zeros(len(paths), channels, size, size, dtype=torch.uint8)
+    # Colour values lie side by side, as decoders write them.
+    images = torch.zeros(len(paths), size, size, channels, dtype=torch.uint8)
+    images = images.permute(0, 3, 1, 2)
     bad: list[int] = []
 
     def decode(chunk: range) -> None:
@@ -145,9 +148,9 @@ def image_sums(images: Tensor) -> Tensor:
     """
     sums = torch.empty(*images.shape[:2], 2, dtype=torch.int64)
     for i in range(0, len(images), 256):
-        part = images[i : i + 256].flatten(2).to(torch.int32)
-        sums[i : i + 256, :, 0] = part.sum(2)
-        sums[i : i + 256, :, 1] = part.square_().sum(2)
+        part = images[i : i + 256].to(torch.int32)
+        sums[i : i + 256, :, 0] = part.sum((2, 3))
+        sums[i : i + 256, :, 1] = part.square_().sum((2, 3))
     return sums
 
 
@@ -178,7 +181,7 @@ def _read_entry(entry: Path, shape: tuple[int, ...]) -> tuple | None:
         return None
     if images.shape != shape or images.dtype != np.uint8 or len(sums) != shape[0]:
         return None
-    return torch.from_numpy(images), torch.from_numpy(sums), bad
+    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(sums), bad
 
 
 def _write_entry(entry: Path, images: Tensor, sums: Tensor, bad: list[int]) -> bool:
@@ -190,7 +193,7 @@ def _write_entry(entry: Path, images: Tensor, sums: Tensor, bad: list[int]) -> b
     draft = entry.with_name(f".{entry.name}.{uuid.uuid4().hex}")
     try:
         draft.mkdir(parents=True)
-        np.save(draft / "images.npy", images.numpy())
+        np.save(draft / "images.npy", images.permute(0, 2, 3, 1).numpy())
         np.save(draft / "sums.npy", sums.numpy())
         (draft / "skipped.json").write_text(json.dumps(bad))
         if entry.exists():  # damaged, or the reader would have used it
@@ -238,7 +241,7 @@ def decode_cached(
         BadImage: a file cannot be read and `on_bad_image` is "raise".
     """
     key = files_key(paths, size, channels)
-    shape = (len(paths), channels, size, size)
+    shape = (len(paths), size, size, channels)
     entries = [
         place / f"{name}-{size}x{channels}-{key}" for place in cache_places(folder)
     ]

@@ -97,6 +97,8 @@ def _load(
         "skip" if skip else "raise",
     )
     good[bad] = False
+    if not layout.center:
+        images = images.contiguous()  # small images are augmented fastest in planes
     if bad:
         names = ", ".join(str(part.paths[i]) for i in bad[:3])
         warnings.warn(

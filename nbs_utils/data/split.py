@@ -22,7 +22,7 @@ def _resize(x: Tensor, size: int) -> Tensor:
 
 
 def _to_uint8(x: Tensor) -> Tensor:
-    return x.round_().clamp_(0, 255).to(torch.uint8)
+    return x.round_().clamp_(0, 255).to(torch.uint8).contiguous()
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Split:
     def _finish(self, x: Tensor) -> Tensor:
         """Bring a batch (uint8, or float in 0..1) to its size and normalize it."""
         scale = 255.0 if x.dtype == torch.uint8 else 1.0
-        x = _resize(x.float(), self.image_size)
+        x = _resize(x.contiguous().float(), self.image_size)
         key = (x.device, scale)
         if key not in self._constants:
             std = self.std.to(x.device)[:, None, None]

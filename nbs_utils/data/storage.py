@@ -52,14 +52,19 @@ class ArrayStore(Store):
         resident: bool = True,
         pin: bool = False,
     ):
-        self.images, self.indices = images, indices
+        self.indices = indices
+        # Colour values side by side (photographs) or in planes: whole images are
+        # copied fast only in the order in which they lie in memory.
+        self.last = not images.is_contiguous()
+        self.rows = images.permute(0, 2, 3, 1) if self.last else images
         self.labels = labels[indices]
         self.resident, self.pin = resident, pin
 
     def read(self, chosen: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in chosen:
-            where = self.indices[batch].to(self.images.device, non_blocking=True)
-            x = self.images.index_select(0, where)
+            where = self.indices[batch].to(self.rows.device, non_blocking=True)
+            x = self.rows.index_select(0, where)
+            x = x.permute(0, 3, 1, 2) if self.last else x
             yield (x.pin_memory() if self.pin else x), batch
 
 
@@ -92,7 +97,8 @@ class _Files(Dataset):
             kept.append(i)
         if not images:
             return torch.empty(0, self.channels, self.size, self.size), []
-        return torch.stack(images), kept
+        rows = torch.stack([image.permute(1, 2, 0) for image in images])
+        return rows.permute(0, 3, 1, 2), kept  # as the decoder leaves them
 
 
 class FileStore(Store):

@@ -1,0 +1,203 @@
+"""Windows, mirrors and resized boxes, each image of a batch by its own."""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..runtime import cpu_cores
+
+TRIES = 10  # torchvision, too, gives up after ten boxes that do not fit
+
+
+def uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    """Draw from [0, 1) where the generator lives."""
+    return torch.rand(*shape, generator=generator, device=generator.device)
+
+
+def crop(x: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """Cut one window out of each image, each at its own place.
+
+    Args:
+        x: (B, C, H, W).
+        top, left: (B,) int64, the window's corner in each image.
+        height, width: size of the windows in pixels.
+
+    Returns:
+        (B, C, height, width).
+    """
+    rows = torch.arange(len(x))
+    if x.device.type == "cpu":
+        # All windows are views of the same memory; NumPy copies the chosen ones row
+        # by row (0.6 us per CIFAR image), torch element by element (2.9 us).
+        windows = x.detach().unfold(2, height, 1).unfold(3, width, 1).numpy()
+        return torch.from_numpy(windows[rows.numpy(), :, top.numpy(), left.numpy()])
+    rows, top, left = (n.to(x.device, non_blocking=True) for n in (rows, top, left))
+    return x.unfold(2, height, 1).unfold(3, width, 1)[rows, :, top, left]
+
+
+def random_crop(x: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Pad with black and cut out the original size at a random place.
+
+    Args:
+        x: (B, C, H, W).
+        padding: pixels added on each side; 4 for CIFAR (He et al., 2016).
+        generator: source of the draws.
+
+    Returns:
+        (B, C, H, W).
+    """
+    top, left = (uniform(generator, 2, len(x)) * (2 * padding + 1)).long()
+    return crop(F.pad(x, [padding] * 4), top, left, *x.shape[-2:])
+
+
+def flip(x: Tensor, mask: Tensor) -> Tensor:
+    """Mirror left to right the images (B, C, H, W) where mask (B,) is True."""
+    if x.device.type != "cpu":
+        mask = mask.to(x.device, non_blocking=True)
+        return torch.where(mask.view(-1, 1, 1, 1), x.flip(-1), x)
+    # torch.where is slow for bytes on a CPU: append the mirrored images, then choose.
+    chosen = mask.nonzero().squeeze(1)
+    place = torch.arange(len(x))
+    place[chosen] = torch.arange(len(x), len(x) + len(chosen))
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    rows = x.permute(0, 2, 3, 1) if last else x  # copy whole images as they lie
+    mirrored = rows.index_select(0, chosen).flip(2 if last else 3)
+    rows = torch.cat([rows, mirrored]).index_select(0, place)
+    return rows.permute(0, 3, 1, 2) if last else rows
+
+
+def random_flip(x: Tensor, generator: torch.Generator, p: float = 0.5) -> Tensor:
+    """Mirror each image (B, C, H, W) left to right with probability p."""
+    return flip(x, uniform(generator, len(x)) < p)
+
+
+# --- random resized crop
+
+
+def _resampling(start: Tensor, length: Tensor, size: int, total: int) -> Tensor:
+    """Return matrices (B, size, total) that resample [start, start + length).
+
+    The weights are a triangle around each output pixel's place in the input, widened
+    where the window shrinks (antialiasing), as in PIL and torchvision.
+    """
+    scale = length.float() / size
+    out = torch.arange(size, device=start.device) + 0.5
+    center = start[:, None] + out * scale[:, None]  # (B, size)
+    inside = torch.arange(total, device=start.device) + 0.5
+    distance = (inside - center[..., None]).abs()  # (B, size, total)
+    weight = (1 - distance / scale.clamp_min(1)[:, None, None]).clamp_min(0)
+    first, last = start[:, None, None], (start + length)[:, None, None]
+    weight = weight * ((inside > first) & (inside < last))
+    return weight / weight.sum(-1, keepdim=True)
+
+
+def resized_crop(
+    x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int
+) -> Tensor:
+    """Cut a box out of each image and resize it to a square (bilinear, antialiased).
+
+    Args:
+        x: (B, C, H, W).
+        top, left, height, width: (B,) int64, the box of each image in pixels.
+        size: side of the result in pixels.
+
+    Returns:
+        (B, C, size, size) of the same type.
+    """
+    if x.device.type != "cpu":
+        # Boxes of different sizes in one go: two matrix products per image.
+        boxes = torch.stack([top, left, height, width]).to(x.device, non_blocking=True)
+        rows = _resampling(boxes[0], boxes[2], size, x.shape[2])
+        columns = _resampling(boxes[1], boxes[3], size, x.shape[3])
+        with torch.autocast(x.device.type, enabled=False):
+            y = rows[:, None] @ x.float() @ columns[:, None].mT
+        return y.round().clamp(0, 255).to(x.dtype) if x.dtype == torch.uint8 else y
+
+    # On a CPU one image after the other, in the layout that the kernel for bytes
+    # wants; threads share the images, since one image is too small to share.
+    y = x.new_empty(len(x), size, size, x.shape[1]).permute(0, 3, 1, 2)
+    boxes = list(zip(*(n.tolist() for n in (top, left, height, width))))
+
+    def work(part: range) -> None:
+        for i in part:
+            t, l, h, w = boxes[i]
+            window = x[i : i + 1, :, t : t + h, l : l + w]
+            y[i] = F.interpolate(window, (size, size), mode="bilinear", antialias=True)[
+                0
+            ]
+
+    threads = min(cpu_cores(), torch.get_num_threads(), max(1, len(x) // 16))
+    if threads == 1:
+        work(range(len(x)))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, [range(k, len(x), threads) for k in range(threads)]))
+    return y
+
+
+def draw_boxes(
+    count: int,
+    height: int,
+    width: int,
+    scale: Sequence[float],
+    ratio: Sequence[float],
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw boxes of random area and shape inside an image, as torchvision does.
+
+    Ten boxes are drawn for each image and the first that fits is taken; where none
+    fits, the largest central box of an allowed shape.
+
+    Args:
+        count: how many boxes.
+        height, width: size of the image in pixels.
+        scale: least and largest area, as shares of the image.
+        ratio: least and largest width over height, drawn uniformly in the logarithm.
+        generator: source of the draws.
+
+    Returns:
+        int64 (4, count): top, left, height, width.
+    """
+    draw = uniform(generator, 4, TRIES, count)
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * draw[0])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    shape = torch.exp(low + (high - low) * draw[1])
+    w, h = (area * shape).sqrt().round(), (area / shape).sqrt().round()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.int().argmax(0, keepdim=True)
+    h, w = h.gather(0, first)[0], w.gather(0, first)[0]
+    top = (draw[2, 0] * (height - h + 1)).floor()
+    left = (draw[3, 0] * (width - w + 1)).floor()
+    boxes = torch.stack([top, left, h, w]).long()
+    shape = min(max(width / height, ratio[0]), ratio[1])
+    h0, w0 = min(height, round(width / shape)), min(width, round(height * shape))
+    central = torch.tensor([(height - h0) // 2, (width - w0) // 2, h0, w0])
+    return torch.where(fits.any(0), boxes, central[:, None].to(boxes.device))
+
+
+def random_resized_crop(
+    x: Tensor,
+    size: int,
+    scale: Sequence[float] = (0.08, 1.0),
+    ratio: Sequence[float] = (3 / 4, 4 / 3),
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Resize a random part of each image to a square (Szegedy et al., 2015).
+
+    Args:
+        x: (B, C, H, W).
+        size: side of the result in pixels.
+        scale: least and largest area, as shares of the image.
+        ratio: least and largest width over height.
+        generator: source of the draws.
+
+    Returns:
+        (B, C, size, size).
+    """
+    generator = generator or torch.default_generator
+    boxes = draw_boxes(len(x), *x.shape[-2:], scale, ratio, generator)
+    return resized_crop(x, *boxes, size)
