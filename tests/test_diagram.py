@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nbs_utils.figures.diagram import _drawn, network_svg, outline
+from nbs_utils.figures.shapes import shapes_svg, stages
 from nbs_utils.figures.structure import Arcs, Parallel, build
 from nbs_utils.figures.tracing import trace
 
@@ -218,3 +219,31 @@ def test_operations_of_one_level_are_words():
         "+ places to 3 × 4; ReLU to 3 × 4; branches (global average pool to 1 × 4; "
         "sigmoid to 1 × 4 | skip), joined by product to 3 × 4"
     )
+
+
+def test_tensors_to_scale():
+    from torchvision.models import alexnet, vit_b_16
+
+    assert stages(alexnet(), (3, 224, 224)) == [
+        ("input", (3, 224, 224)),
+        ("features", (64, 55, 55)),
+        ("features", (192, 27, 27)),
+        ("features", (256, 13, 13)),
+        ("avgpool", (256, 6, 6)),
+        ("flatten", (9216, 1, 1)),
+        ("classifier", (4096, 1, 1)),
+        ("classifier", (1000, 1, 1)),
+    ]
+    root = ET.fromstring(shapes_svg(alexnet()))
+    fronts = [
+        [tuple(map(float, p.split(","))) for p in e.get("points").split()]
+        for e in root.iter()
+        if e.tag.endswith("polygon")
+    ][::3]
+    lengths = [points[1][0] - points[0][0] for points in fronts]
+    heights = [points[2][1] - points[1][1] for points in fronts]
+    assert heights[1] / heights[0] == pytest.approx(55 / 224, abs=0.01)
+    assert lengths[2] / lengths[3] == pytest.approx(192 / 256, abs=0.01)
+    assert lengths[6] / lengths[5] == pytest.approx(4096 / 9216, abs=0.01)
+    with pytest.raises(ValueError, match=r"shape 196 × 768.*draw_network"):
+        shapes_svg(vit_b_16())

@@ -29,6 +29,8 @@ _HOME = {
     "show_attention": "inside",
     "draw_network": "diagram",
     "network_svg": "diagram",
+    "draw_shapes": "shapes",
+    "shapes_svg": "shapes",
 }
 
 __all__ = list(_HOME)

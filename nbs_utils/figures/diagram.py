@@ -6,7 +6,7 @@ from torch import nn
 
 from .boxes import shape_text, words_text
 from .layout import GAP, SeriesPiece
-from .pen import Pen, text_width
+from .pen import UI, Pen, text_width
 from .structure import Arcs, Box, Parallel, Series, build
 from .tracing import trace
 
@@ -112,7 +112,7 @@ def render(series: Series, input_size, title: str | None, words: str) -> str:
         f'<svg class="nbs-diagram" role="img" aria-label="{escape(words)}" '
         f'viewBox="{left:.0f} 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         'style="display:block;max-width:100%;height:auto;margin:0 auto;'
-        'font-family:inherit" fill="currentColor" xmlns="http://www.w3.org/2000/svg">'
+        f'font-family:{UI}" fill="currentColor" xmlns="http://www.w3.org/2000/svg">'
         + pen.drawing()
         + "</svg>"
     )

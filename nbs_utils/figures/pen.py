@@ -16,6 +16,9 @@ _TINTS = {
     "attention": COLORS["purple"],
     "act": COLORS["vermillion"],
 }
+# The site names its fonts so; elsewhere the reader's own are taken.
+UI = "var(--font-ui,system-ui,sans-serif)"
+_CODE = "var(--font-code,ui-monospace,monospace)"
 # Widths of letters in a common sans-serif, in ems: groups, then all others.
 _WIDTHS = (
     ("iljI.,:;'|![]()ft", 0.32),
@@ -78,7 +81,7 @@ class Pen:
         look = f'font-size="{size:g}"'
         look += ' fill-opacity="0.78"' if faint else ""
         look += ' font-weight="600"' if bold else ""
-        look += ' font-family="ui-monospace, monospace"' if code else ""
+        look += f' style="font-family:{_CODE}"' if code else ""
         look += f' text-anchor="{anchor}"' if anchor != "start" else ""
         self.parts.append(
             f'<text x="{x:.1f}" y="{y + 0.35 * size:.1f}" {look}>{escape(words)}</text>'
