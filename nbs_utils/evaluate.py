@@ -1,5 +1,6 @@
 """Scores of a network on a split: top-1, top-5, loss, each class, confusions."""
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -113,6 +114,12 @@ def _check_split(split) -> None:
         )
     if len(split) == 0:
         raise ValueError("The split holds no image, so there is nothing to score.")
+    low, high, k = int(split.labels.min()), int(split.labels.max()), len(split.classes)
+    if low < 0 or high >= k:
+        raise ValueError(
+            f"Labels run from {low} to {high}, but there are {k} classes; expected 0 "
+            f"to {k - 1}."
+        )
 
 
 @torch.inference_mode()
@@ -121,12 +128,11 @@ def _count(network, split, batch_size, dtype, device):
     k = len(split.classes)
     confusion = torch.zeros(k, k, dtype=torch.int64, device=device)
     within5 = torch.zeros(k, dtype=torch.int64, device=device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    seen = 0
+    loss, seen = 0.0, 0  # summed by Python, in double precision
     for x, y in split.batches(batch_size, device=device):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = network(x)
-        _check_logits(logits, y, split.classes)
+        _check_logits(logits, len(y), k)
         logits = logits.float()
         if dtype != torch.float32:
             tied = _tied(logits, y)
@@ -139,15 +145,15 @@ def _count(network, split, batch_size, dtype, device):
             torch.bincount(y * k + logits.argmax(1), minlength=k * k)
         )
         within5 += torch.bincount(y[rank < 5], minlength=k)
-        loss += F.cross_entropy(logits, y, reduction="sum").double()
+        loss += F.cross_entropy(logits, y, reduction="sum").item()
         seen += len(y)
-    if not torch.isfinite(loss):
+    if not math.isfinite(loss):
         raise ValueError(
             "The network's outputs hold NaN or infinity, so they cannot be ranked. "
             "Training has diverged, or the weights are damaged: load the last good "
             "checkpoint."
         )
-    return confusion.cpu().numpy(), within5.cpu().numpy(), loss.item() / seen
+    return confusion.cpu().numpy(), within5.cpu().numpy(), loss / seen
 
 
 def _tied(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -157,22 +163,16 @@ def _tied(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return own | (top[:, 0] == top[:, -1])
 
 
-def _check_logits(logits, y, classes) -> None:
-    k = len(classes)
+def _check_logits(logits, images: int, k: int) -> None:
     if not isinstance(logits, torch.Tensor):
         raise TypeError(
             f"The network returned a {type(logits).__name__} in evaluation mode; "
             f"expected one tensor of logits (B, {k})."
         )
-    if logits.shape != (len(y), k):
+    if logits.shape != (images, k):
         raise ValueError(
-            f"The network returned {tuple(logits.shape)} for {len(y)} images of {k} "
-            f"classes; expected ({len(y)}, {k}). Build it with num_classes={k}."
-        )
-    if int(y.min()) < 0 or int(y.max()) >= k:
-        raise ValueError(
-            f"Labels run from {int(y.min())} to {int(y.max())}, but there are {k} "
-            f"classes; expected 0 to {k - 1}."
+            f"The network returned {tuple(logits.shape)} for {images} images of {k} "
+            f"classes; expected ({images}, {k}). Build it with num_classes={k}."
         )
 
 

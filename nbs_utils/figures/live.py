@@ -109,41 +109,47 @@ def sketch(rows: list[dict], title: str, epochs: int | None, note: str) -> str:
     """Return the moving curve as HTML with an inline SVG, 538 pixels wide."""
     last = max([row["epoch"] for row in rows], default=1)
     right = max(epochs or last, last, 2)
-    parts = []
-    panels = (
-        ("Loss", "loss", 40, None),
-        ("Top-1", "top1", 225, 1.0),
-    )
-    for label, what, top, most in panels:
-        parts += _panel(rows, label, what, top, right, most)
-    text = title.replace("&", "&amp;").replace("<", "&lt;")
-    note = note.replace("&", "&amp;").replace("<", "&lt;")
+    parts = [
+        f'<text x="14" y="24" font-weight="bold">{_escaped(title)}</text>',
+        _text(524, 24, "training (dashed), validation", "end"),
+    ]
+    parts += _panel(rows, "Loss", "loss", 62, right, None)
+    parts += _panel(rows, "Top-1", "top1", 232, right, 1.0)
+    parts += [_text(70, 390, "1", "middle"), _text(524, 390, str(right), "end")]
+    parts += [_text(297, 390, "Epoch", "middle"), _text(14, 414, _escaped(note))]
     return (
-        '<svg viewBox="0 0 538 422" width="538" style="max-width:100%;height:auto;'
+        '<svg viewBox="0 0 538 424" width="538" style="max-width:100%;height:auto;'
         'background:#fff;color:#222;font:14px system-ui,sans-serif" role="img" '
-        'aria-label="Learning curve, still growing">'
-        f'<text x="14" y="24" font-weight="bold">{text}</text>'
-        + "".join(parts)
-        + f'<text x="70" y="410" fill="#666">{note}</text></svg>'
+        'aria-label="Learning curve, still growing">' + "".join(parts) + "</svg>"
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+    return (
+        f'<text x="{x}" y="{y}" font-size="13" fill="#666" '
+        f'text-anchor="{anchor}">{text}</text>'
     )
 
 
 def _panel(rows, label, what, top, right, most) -> list[str]:
-    height, left, width = 145, 70, 454
-    names = [f"train_{what}", f"val_{what}"]
-    values = [r[n] for r in rows for n in names if _finite(r.get(n))]
+    height, left, width = 134, 70, 454
+    looks = {
+        f"train_{what}": ("#D55E00", ' stroke-dasharray="8 4"'),
+        f"val_{what}": ("#0072B2", ""),
+    }
+    values = [r[n] for r in rows for n in looks if _finite(r.get(n))]
     high = most or max(values, default=1.0) * 1.05 or 1.0
-    parts = [f'<text x="14" y="{top + 80}" fill="#222">{label}</text>']
+    parts = [f'<text x="14" y="{top - 8}">{label}</text>']
     for share in (0, 0.5, 1):
         y = top + height * (1 - share)
         mark = f"{100 * share:.0f} %" if most else f"{share * high:.2g}"
-        parts.append(
-            f'<path d="M{left} {y:.1f}h{width}" stroke="#e4e2dd"/>'
-            f'<text x="{left - 6}" y="{y - 4:.1f}" text-anchor="end" font-size="12" '
-            f'fill="#666">{mark}</text>'
-        )
-    looks = ('stroke="#D55E00" stroke-dasharray="8 4"', 'stroke="#0072B2"')
-    for name, look in zip(names, looks, strict=True):
+        parts.append(f'<path d="M{left} {y:.1f}h{width}" stroke="#e4e2dd"/>')
+        parts.append(_text(left - 8, round(y + 5, 1), mark, "end"))
+    for name, (color, dash) in looks.items():
         points = [
             (
                 left + width * (r["epoch"] - 1) / max(right - 1, 1),
@@ -154,11 +160,11 @@ def _panel(rows, label, what, top, right, most) -> list[str]:
         ]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(
-            f'<polyline points="{line}" fill="none" stroke-width="2.5" {look}/>'
+            f'<polyline points="{line}" fill="none" stroke-width="2.5" '
+            f'stroke="{color}"{dash}/>'
         )
-        color = look.split('"')[1]
         parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>'
             for x, y in points[-1:]
         ]
     return parts
