@@ -95,6 +95,18 @@ def _resampling(start: Tensor, length: Tensor, size: int, total: int) -> Tensor:
     return weight / weight.sum(-1, keepdim=True)
 
 
+def resample(
+    x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int
+) -> Tensor:
+    """Do what `resized_crop` does for all boxes at once, by two matrix products."""
+    boxes = torch.stack([top, left, height, width]).to(x.device, non_blocking=True)
+    rows = _resampling(boxes[0], boxes[2], size, x.shape[2])
+    columns = _resampling(boxes[1], boxes[3], size, x.shape[3])
+    with torch.autocast(x.device.type, enabled=False):
+        y = rows[:, None] @ x.float() @ columns[:, None].mT
+    return y.round_().clamp_(0, 255).byte() if x.dtype == torch.uint8 else y
+
+
 def resized_crop(
     x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int
 ) -> Tensor:
@@ -109,13 +121,7 @@ def resized_crop(
         (B, C, size, size) of the same type.
     """
     if x.device.type != "cpu":
-        # Boxes of different sizes in one go: two matrix products per image.
-        boxes = torch.stack([top, left, height, width]).to(x.device, non_blocking=True)
-        rows = _resampling(boxes[0], boxes[2], size, x.shape[2])
-        columns = _resampling(boxes[1], boxes[3], size, x.shape[3])
-        with torch.autocast(x.device.type, enabled=False):
-            y = rows[:, None] @ x.float() @ columns[:, None].mT
-        return y.round().clamp(0, 255).to(x.dtype) if x.dtype == torch.uint8 else y
+        return resample(x, top, left, height, width, size)
 
     # On a CPU one image after the other, in the layout that the kernel for bytes
     # wants; threads share the images, since one image is too small to share.

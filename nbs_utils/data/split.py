@@ -21,8 +21,15 @@ def _resize(x: Tensor, size: int) -> Tensor:
     return F.interpolate(x, (size, size), mode="bilinear", antialias=smaller)
 
 
-def _to_uint8(x: Tensor) -> Tensor:
-    return x.round_().clamp_(0, 255).to(torch.uint8).contiguous()
+def _resize_bytes(x: Tensor, size: int) -> Tensor:
+    """Resize uint8 images to squares that lie in planes."""
+    if x.shape[-1] == size:
+        return x.contiguous()
+    if x.device.type == "cpu":  # has a kernel for bytes, several times as fast
+        smaller = x.shape[-1] > size
+        x = F.interpolate(x, (size, size), mode="bilinear", antialias=smaller)
+        return x.contiguous()
+    return _resize(x.float(), size).round_().clamp_(0, 255).to(torch.uint8).contiguous()
 
 
 @dataclass
@@ -113,6 +120,8 @@ class Split:
             shuffle.manual_seed(derive_seed(self.seed, epoch))
             order = torch.randperm(len(self), generator=shuffle)
         steps = self.num_batches(size, training=epoch is not None)
+        # One transfer per epoch, not one per step.
+        labels, order = self.labels.to(self.store.home), order.to(self.store.home)
         chosen = order.split(size)[start:steps]
         stored = epoch is not None and self.augment.from_stored
         # Made anew by every step's own seed: a resumed run draws the same numbers.
@@ -121,8 +130,8 @@ class Split:
             if epoch is not None:
                 generator.manual_seed(derive_seed(self.seed, epoch, step))
                 x = self.augment(x, generator)
-            x = self._finish(x)
-            yield x.to(device), self.labels[kept].to(device, non_blocking=True)
+            if len(x):  # all files of a batch may have been skipped
+                yield self._finish(x).to(device), labels[kept].to(device)
 
     def _read(
         self, chosen: tuple[Tensor, ...], stored: bool
@@ -131,7 +140,7 @@ class Split:
         if self.store.resident and not stored and self.center:
             view = self._center_view()
             for batch in chosen:
-                yield view.index_select(0, batch.to(view.device)), batch
+                yield view.index_select(0, batch), batch
             return
         for x, kept in self.store.read(chosen):
             x = x.to(self.device, non_blocking=True)
@@ -140,7 +149,7 @@ class Split:
     def _center_view(self) -> Tensor:
         """Return what evaluation sees of all images, made once: uint8."""
         if self._view is None:
-            parts = torch.arange(len(self)).split(256)
+            parts = torch.arange(len(self), device=self.store.home).split(256)
             views = [self._crop_center(x.to(self.device)) for x, _ in
                      self.store.read(parts)]  # fmt: skip
             self._view = torch.cat(views)
@@ -150,7 +159,7 @@ class Split:
         side = round(x.shape[-1] * self.center)
         corner = (x.shape[-1] - side) // 2
         x = x[..., corner : corner + side, corner : corner + side]
-        return _to_uint8(_resize(x.float(), self.image_size))
+        return _resize_bytes(x, self.image_size)
 
     def _finish(self, x: Tensor) -> Tensor:
         """Bring a batch (uint8, or float in 0..1) to its size and normalize it."""
@@ -182,10 +191,9 @@ class Split:
                 f"The {self.name} split of {self.title} has images 0 to "
                 f"{len(self) - 1}; {indices.tolist()[:5]} were asked for."
             )
-        x = torch.cat([x for x, _ in self._read(indices.split(512), False)])
-        if x.shape[-1] != self.image_size:
-            x = _to_uint8(_resize(x.float(), self.image_size))
-        return x
+        parts = indices.to(self.store.home).split(512)
+        x = torch.cat([x for x, _ in self._read(parts, False)])
+        return _resize_bytes(x, self.image_size)
 
     def normalize(self, x: Tensor) -> Tensor:
         """Turn images (uint8, or float in 0..1) into what a network sees."""

@@ -23,10 +23,12 @@ class Store:
     Attributes:
         labels: int64 (N,).
         resident: True where all images are on the device.
+        home: where positions must be to read there.
     """
 
     labels: Tensor
     resident = False
+    home = torch.device("cpu")
 
     def read(self, chosen: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield a uint8 batch for each set of positions, and the positions kept."""
@@ -52,7 +54,8 @@ class ArrayStore(Store):
         resident: bool = True,
         pin: bool = False,
     ):
-        self.indices = indices
+        self.home = images.device
+        self.indices = indices.to(self.home)
         # Colour values side by side (photographs) or in planes: whole images are
         # copied fast only in the order in which they lie in memory.
         self.last = not images.is_contiguous()
@@ -62,8 +65,7 @@ class ArrayStore(Store):
 
     def read(self, chosen: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in chosen:
-            where = self.indices[batch].to(self.rows.device, non_blocking=True)
-            x = self.rows.index_select(0, where)
+            x = self.rows.index_select(0, self.indices[batch])
             x = x.permute(0, 3, 1, 2) if self.last else x
             yield (x.pin_memory() if self.pin else x), batch
 
@@ -83,20 +85,23 @@ class _Files(Dataset):
         first = int(self.ends[i - 1]) if i else 0
         return Path(bytes(self.names[first : int(self.ends[i])].tolist()).decode())
 
-    def __getitem__(self, batch: list[int]) -> tuple[Tensor, list[int]]:
+    def __getitem__(self, batch: list[int]) -> tuple[Tensor | str, list[int] | None]:
         images, kept = [], []
         for i in batch:
             try:
                 image = decode_file(self.path(i), self.channels)
-            except BadImage:
+            except BadImage as error:
                 if not self.skip:
-                    raise
-                warnings.warn(f"Skipped an unreadable image: {self.path(i)}")
+                    return str(error), None  # raised by the reader, not in a worker
+                warnings.warn(
+                    f"Skipped an unreadable image: {self.path(i)}", stacklevel=2
+                )
                 continue
             images.append(square(image, self.size))
             kept.append(i)
         if not images:
-            return torch.empty(0, self.channels, self.size, self.size), []
+            shape = (0, self.channels, self.size, self.size)
+            return torch.empty(shape, dtype=torch.uint8), []
         rows = torch.stack([image.permute(1, 2, 0) for image in images])
         return rows.permute(0, 3, 1, 2), kept  # as the decoder leaves them
 
@@ -137,8 +142,9 @@ class FileStore(Store):
             generator=torch.Generator().manual_seed(0),
         )
         for x, kept in loader:
-            if len(x):
-                yield x, torch.as_tensor(kept, dtype=torch.int64)
+            if kept is None:
+                raise BadImage(x)
+            yield x, torch.as_tensor(kept, dtype=torch.int64)
 
 
 def parse_bytes(amount: float | str) -> int:
