@@ -600,3 +600,40 @@ def test_real_images_are_learned():
     assert run.best_top1 > 0.6
     scores = nbs.evaluate(network, data.val)
     assert scores.top1 == pytest.approx(run.best_top1, abs=0.03)
+
+
+NOTEBOOK = [
+    """
+import os, signal, sys, threading
+sys.path.insert(0, {tests!r})
+from toy_data import ToyData, toy_network
+from nbs_utils.train import fit
+run = fit(toy_network(), ToyData(), epochs=3)
+""",
+    """
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+run = fit(toy_network(), ToyData(), epochs=20_000)
+print(run.status, "and the rest of the cell runs")
+""",
+]
+
+
+def test_a_notebook_keeps_one_figure_and_one_line(tmp_path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    monkeypatch.delenv("NBS_QUICK", raising=False)
+    book = nbformat.v4.new_notebook()
+    tests = os.path.dirname(__file__)
+    book.cells = [nbformat.v4.new_code_cell(c.format(tests=tests)) for c in NOTEBOOK]
+    client.NotebookClient(book, coalesce_streams=True).execute(cwd=str(tmp_path))
+
+    figure, line = book.cells[0].outputs
+    assert figure.output_type == "display_data"
+    assert "image/svg+xml" in figure.data
+    assert (line.output_type, line.name) == ("stream", "stdout")
+    assert re.fullmatch(r"Trained 3 epochs in .*\n", line.text)
+    assert "widgets" not in book.metadata
+
+    figure, line = book.cells[1].outputs
+    assert re.match(r"Interrupted after \d+ epochs", line.text)
+    assert line.text.endswith("interrupted and the rest of the cell runs\n")
