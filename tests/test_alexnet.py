@@ -98,4 +98,5 @@ def test_initializations():
     assert ones == {f"{n}.bias" for n in ("conv2", "conv4", "conv5", "fc6", "fc7")}
     init_he(network)
     assert abs(network.fc7.weight.std().item() - (2 / 4096) ** 0.5) < 1e-4
+    assert abs(network.fc8.weight.std().item() - 0.01) < 1e-3
     assert not any(p.any() for n, p in network.named_parameters() if "bias" in n)

@@ -136,8 +136,12 @@ def init_2012(network):
 
 
 def init_he(network):
-    """Initialize as He et al. 2015: variance 2 / fan-in for layers before a ReLU."""
+    """Initialize as He et al. 2015: variance 2 / fan-in for layers before a ReLU.
+
+    No ReLU follows fc8. It begins near zero, so that all classes are equally likely.
+    """
     for layer in network.children():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
+    nn.init.normal_(network.fc8.weight, std=0.01)
