@@ -14,14 +14,30 @@ from torch import Tensor
 
 from .. import runtime
 from ..augment import make_augment
-from .datasets import SPECS, DataNotFound, Source, Spec, find, read_digits, stratified
+from .datasets import (
+    SPECS,
+    DataNotFound,
+    Source,
+    Spec,
+    find,
+    read_digits,
+    sample_photographs,
+    stratified,
+)
 from .decoding import BadImage
 from .layout import Layout, plan
 from .placing import place
 from .split import Split
 from .storage import default_budget, parse_bytes
 
-__all__ = ["BadImage", "DataNotFound", "ImageData", "Split", "load_data"]
+__all__ = [
+    "BadImage",
+    "DataNotFound",
+    "ImageData",
+    "Split",
+    "load_data",
+    "sample_photographs",
+]
 
 
 @dataclass

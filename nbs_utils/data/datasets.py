@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..runtime import derive_seed
-from .decoding import EXTENSIONS
+from .decoding import EXTENSIONS, square
 
 IMAGENETTE = {
     "n01440764": "tench",
@@ -173,6 +173,24 @@ def read_digits() -> Source:
         replace(whole.take(train), name="train"),
         replace(whole.take(test), name="test"),
     )
+
+
+def sample_photographs(size: int | None = None) -> Tensor:
+    """Return the two photographs that ship with scikit-learn: a temple, a flower.
+
+    Args:
+        size: side of the central squares in pixels; None keeps the 427x640 originals.
+
+    Returns:
+        uint8 (2, 3, H, W). By danielbuechele and vultilion on Flickr (CC BY 2.0).
+    """
+    from sklearn.datasets import load_sample_image
+
+    names = ("china.jpg", "flower.jpg")
+    images = [torch.tensor(load_sample_image(name)).permute(2, 0, 1) for name in names]
+    if size is not None:
+        images = [square(image, size) for image in images]
+    return torch.stack(images)
 
 
 def _read_torchvision(

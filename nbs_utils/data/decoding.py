@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchvision  # noqa: F401  (its import registers the decoder)
 from torch import Tensor
 
 from ..runtime import cpu_cores
@@ -29,6 +30,9 @@ def _decode_with_pil(path: Path, channels: int) -> Tensor:
     from PIL import Image
 
     with Image.open(path) as image:
+        if image.mode.startswith("I"):  # 16 bits, which convert() would cut off
+            levels = np.asarray(image).astype(np.int64) >> 8
+            image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
         array = np.array(image.convert("L" if channels == 1 else "RGB"))
     return torch.from_numpy(array).reshape(*array.shape[:2], channels).permute(2, 0, 1)
 
@@ -42,17 +46,17 @@ def decode_file(path: Path, channels: int = 3) -> Tensor:
     Raises:
         BadImage: neither can read the file; it is truncated or no image.
     """
-    from torchvision.io import ImageReadMode, decode_image
-
-    mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
     try:
         data = np.fromfile(path, dtype=np.uint8)
         if len(data) == 0:
             raise BadImage(f"The image {path} is empty (0 bytes).")
-        image = decode_image(torch.from_numpy(data), mode=mode)
-        if image.ndim == 3 and image.dtype == torch.uint8:
+        # The operator itself: torchvision.io on top of it warns at every call since
+        # 0.29 that it will go. Once it is gone, the AttributeError leads to PIL.
+        mode = 1 if channels == 1 else 3  # grey or RGB
+        image = torch.ops.image.decode_image(torch.from_numpy(data), mode, False)
+        if image.dtype == torch.uint8 and image.shape[:-2] == (channels,):
             return image
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, AttributeError):
         pass  # PIL reads more formats, and its message says more
     try:
         return _decode_with_pil(path, channels)

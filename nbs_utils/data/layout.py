@@ -60,7 +60,8 @@ def plan(source: Source, image_size: int | None, channels: int) -> Layout:
         own = source.train.images.shape[-1]
         size = image_size or own
         # 8x8 digits are enlarged once; others where they are used, which is small.
-        return Layout(source.title, channels, size, size if own < 16 else own, None)
+        stored = max(size, own) if own < 16 else own
+        return Layout(source.title, channels, size, stored, None)
     sizes = _peek(source) or [(128, 128)]
     shorter = int(statistics.median(min(s) for s in sizes))
     title = source.title

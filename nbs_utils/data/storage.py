@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -78,7 +79,7 @@ class _Files(Dataset):
         # worker, page by page, as its reference counts are touched.
         names = [os.fspath(p).encode() for p in paths]
         self.ends = torch.tensor([len(n) for n in names]).cumsum(0)
-        self.names = torch.frombuffer(bytearray(b"".join(names)), dtype=torch.uint8)
+        self.names = torch.from_numpy(np.frombuffer(b"".join(names), np.uint8).copy())
         self.size, self.channels, self.skip = size, channels, skip
 
     def path(self, i: int) -> Path:
