@@ -106,13 +106,13 @@ class ImageToTokens(nn.Module):
         positions: bool = True,
     ) -> None:
         super().__init__()
-        token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
-        self.class_token = token
+        self.class_token = None
+        if class_token:
+            self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.patches = patches
-        length = length + class_token
-        self.positions = (
-            PositionEmbedding(length, width) if positions else nn.Identity()
-        )
+        self.positions = nn.Identity()
+        if positions:
+            self.positions = PositionEmbedding(length + class_token, width)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.patches(images)  # (B, N, D)
@@ -272,12 +272,10 @@ SIZES = {
     "l": dict(width=1024, depth=24, heads=16, mlp_width=4096),
     "h": dict(width=1280, depth=32, heads=16, mlp_width=5120),
 }
-PATCHES = {"mini": (8, 16), "ti": (16,), "s": (16,), "b": (16, 32), "l": (16, 32)}
-PATCHES["h"] = (14,)
+NAMES = "mini_8 mini_16 ti_16 s_16 b_16 b_32 l_16 l_32 h_14"
 VITS = {
-    f"vit_{size}_{patch}": SIZES[size] | {"patch_size": patch}
-    for size, patches in PATCHES.items()
-    for patch in patches
+    f"vit_{size}_{patch}": SIZES[size] | {"patch_size": int(patch)}
+    for size, patch in (name.split("_") for name in NAMES.split())
 }
 register(VisionTransformer, VITS)
 
