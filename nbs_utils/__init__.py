@@ -5,7 +5,9 @@ The vocabulary of a notebook is the table below: `import nbs_utils as nbs`, then
 module when it is first used, so that `import nbs_utils` itself costs nothing.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -43,7 +45,7 @@ _HOME = {
 # `nbs.figures.show_images(...)`: drawing keeps its own shelf
 _MODULES = ("augment", "figures", "losses", "measure", "results", "runtime", "zoo")
 
-__all__ = [*_HOME, *_MODULES, "__version__"]
+__all__ = [*_HOME, *_MODULES, "__version__"]  # noqa: PLE0604
 
 
 def __getattr__(name: str):
@@ -62,3 +64,19 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """This package, in which `nbs.evaluate` stays the function.
+
+    Python puts a submodule into its package as soon as anybody imports it, so after
+    `from nbs_utils.evaluate import Scores` the module would stand in the place of the
+    function of the same name.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
