@@ -39,10 +39,10 @@ def test_towers_do_not_see_each_other_before_conv3():
     x = torch.randn(1, 8, 27, 27)
     changed = x.clone()
     changed[:, 4:] += 1  # the right tower's channels only
-    before, after = network.conv2(x), network.conv2(changed)
+    before, after = network.features.conv2(x), network.features.conv2(changed)
     assert torch.equal(before[:, :8], after[:, :8])
     assert not torch.equal(before[:, 8:], after[:, 8:])
-    mixed = network.conv3(before) - network.conv3(after)
+    mixed = network.features.conv3(before) - network.features.conv3(after)
     assert (mixed.abs().amax(dim=(2, 3)) > 0).all()
 
 
@@ -70,33 +70,41 @@ def test_lrn_alpha_is_the_papers_not_pytorchs():
 def test_native_sizes_need_no_resizing(pixels, padding):
     network = AlexNet(padding=padding, channels=(8, 8, 8, 8, 8))
     x = torch.randn(1, 3, pixels, pixels)
-    kept = network.features(x)
-    network.resize = nn.Identity()
-    assert kept.shape == (1, 8, 6, 6)
-    assert torch.equal(kept, network.features(x))
+    maps = network.features(x)
+    assert maps.shape == (1, 8, 6, 6)
+    assert torch.equal(network.resize(maps), maps)
 
 
 def test_dropout_stands_where_each_version_has_it():
     torch.manual_seed(0)
-    x = torch.randn(4, 3, 96, 96)
-    late = AlexNet((8,) * 5, dropout_first=False).train()
-    # Dropped last: about half of the embedding beyond what ReLU has zeroed is zero.
-    late.fc7.bias.data += 10  # every unit active, so zeros come from dropout alone
-    assert 0.4 < (late.embed(x) == 0).float().mean() < 0.6
-    early = AlexNet((8,) * 5, dropout_first=True).train()
-    early.fc7.bias.data += 10
-    assert (early.embed(x) == 0).float().mean() == 0
-    assert not torch.equal(early(x), early(x))  # dropped earlier, so still random
+    x = torch.randn(4, 8 * 36)
+
+    def embedding(**options):
+        classifier = AlexNet((8,) * 5, **options).train().classifier
+        classifier.fc7.bias.data += 10  # all units active: zeros come from dropout
+        return classifier[:-1](x)
+
+    after = embedding(dropout_first=False)
+    assert 0.4 < (after == 0).float().mean() < 0.6
+    before = embedding(dropout_first=True)
+    assert (before == 0).sum() == 0
+
+
+def test_dropout_acts_in_training_only():
+    network, x = AlexNet((8,) * 5), torch.randn(2, 3, 96, 96)
+    assert not torch.equal(network.train()(x), network(x))
+    assert torch.equal(network.eval()(x), network(x))
 
 
 def test_initializations():
     torch.manual_seed(0)
     network = create_model("alexnet", num_classes=10)
     init_2012(network)
-    assert abs(network.fc7.weight.std().item() - 0.01) < 1e-4
+    assert abs(network.classifier.fc7.weight.std().item() - 0.01) < 1e-4
     ones = {n for n, p in network.named_parameters() if (p == 1).all()}
-    assert ones == {f"{n}.bias" for n in ("conv2", "conv4", "conv5", "fc6", "fc7")}
+    convs = {f"features.conv{i}.bias" for i in (2, 4, 5)}
+    assert ones == convs | {f"classifier.fc{i}.bias" for i in (6, 7)}
     init_he(network)
-    assert abs(network.fc7.weight.std().item() - (2 / 4096) ** 0.5) < 1e-4
-    assert abs(network.fc8.weight.std().item() - 0.01) < 1e-3
+    assert abs(network.classifier.fc7.weight.std().item() - (2 / 4096) ** 0.5) < 1e-4
+    assert abs(network.classifier.fc8.weight.std().item() - 0.01) < 1e-3
     assert not any(p.any() for n, p in network.named_parameters() if "bias" in n)
