@@ -116,7 +116,8 @@ def text_files(root: Path = ROOT) -> list[Path]:
 
 def rewrite(text: str, old: Address, new: Address) -> str:
     """Return a file's text with the new address in place of the old one."""
-    end = r"(?![\w.-]*\w)"  # ".../repo" must not match inside ".../repo-two"
+    # ".../repo" must not match inside ".../repo-two", but before ".git" and a full stop.
+    end = r"(?![\w-]|\.(?!git\b)\w)"
     text = re.sub(
         rf"github\.com/{re.escape(old.slug)}{end}", f"github.com/{new.slug}", text
     )
@@ -131,6 +132,23 @@ def rewrite(text: str, old: Address, new: Address) -> str:
         text,
         flags=re.MULTILINE,
     )
+
+
+def write_address(new: Address, root: Path = ROOT) -> list[Path]:
+    """Write an address into every file that names the present one.
+
+    Returns:
+        The files that changed.
+    """
+    old = read_address(root)
+    changed = []
+    for path in text_files(root):
+        before = path.read_text(encoding="utf-8")
+        after = rewrite(before, old, new)
+        if after != before:
+            path.write_text(after, encoding="utf-8", newline="\n")
+            changed.append(path)
+    return changed
 
 
 def strangers(root: Path = ROOT) -> list[str]:
@@ -181,16 +199,12 @@ def main() -> int:
         parser.error("give the repository's address, or --check")
     if arguments.url:
         try:
-            old, new = read_address(), Address.parse(arguments.url, arguments.pages)
+            new = Address.parse(arguments.url, arguments.pages)
         except AddressError as error:
             print(error, file=sys.stderr)
             return 2
-        for path in text_files():
-            before = path.read_text(encoding="utf-8")
-            after = rewrite(before, old, new)
-            if after != before:
-                path.write_text(after, encoding="utf-8", newline="\n")
-                print(f"  {path.relative_to(ROOT)}")
+        for path in write_address(new):
+            print(f"  {path.relative_to(ROOT)}")
         print(f"The repository is {new.repository}, the book {new.pages}")
     found = strangers()
     print("\n".join(found), file=sys.stderr, end="\n" if found else "")
