@@ -119,7 +119,7 @@ def _counter() -> FlopCounterMode:
 def _by_kind(counter: FlopCounterMode) -> dict[str, int]:
     """Return the multiply-adds counted so far, by kind."""
     macs: dict[str, int] = {}
-    for operation, flops in counter.get_flop_counts().get("Global", {}).items():
+    for operation, flops in counter.flop_counts.get("Global", {}).items():
         name = str(operation).rsplit(".", 1)[-1]
         kind = _KINDS.get(name, name)
         macs[kind] = macs.get(kind, 0) + flops // 2

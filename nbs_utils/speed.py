@@ -187,7 +187,8 @@ def peak_memory(
     at the highest point, above what lay on the device before. Elsewhere nothing
     runs: the tensors that autograd keeps for the backward pass are counted on shapes
     alone, in float32, and `peak` is their sum with weights and gradients. That leaves
-    out working space and short-lived tensors, so it is a lower bound.
+    out working space and short-lived tensors. Attention is counted the plain way, with
+    its N x N weights, which fused kernels do not keep.
 
     Args:
         network: any classifier; it is left exactly as it was.
