@@ -14,7 +14,7 @@ PYTHON      ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3
 # and so does a Python that is older than the tested set knows.
 CONSTRAINTS ?= constraints.txt
 
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP := $(PY) -m pip install -qq --disable-pip-version-check
 PIN  = $(if $(CONSTRAINTS),$$($(PY) -c 'import sys; print("-c $(CONSTRAINTS)" if sys.version_info >= (3, 11) else "")'))
 BUILD := $(BIN)/jupyter-book build -W -n --keep-going book/
 
