@@ -20,8 +20,8 @@ class Facts:
 
     def _repr_html_(self) -> str:
         body = "".join(
-            f'<tr><th scope="row" style="text-align:left;vertical-align:top;'
-            f'white-space:nowrap">{html.escape(str(name))}</th>'
+            f'<tr><th scope="row" style="text-align:left;vertical-align:top">'
+            f"{html.escape(str(name))}</th>"
             f'<td style="text-align:left">{_marked(value)}</td></tr>'
             for name, value in self.rows.items()
         )

@@ -103,7 +103,7 @@ class Card:
             "Network": f"{r['name']}, {_count(r['parameters'])} parameters, "
             f"{_count(r['macs'])} multiply-adds",
             "Data": f"{data['title']} at {pixels}",
-            "Train / validation / test": f"{splits} images",
+            "Images": f"{splits} (training / validation / test)",
             "Recipe": f"{recipe.get('name') or 'own'}, {epochs}, batches of "
             f"{data['batch_size']}, augmentation {data['augment']}, seed {r['seed']}",
             "Test": f"top-1 {_percent(test['top1'])}{top5}",

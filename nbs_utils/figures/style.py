@@ -115,10 +115,9 @@ def show(figure: Figure) -> None:
     """
     if in_notebook():
         emit(svg_bundle(figure))
-        plt.close(figure)
-    else:
+    elif getattr(type(figure.canvas), "required_interactive_framework", None):
         plt.show()
-        plt.close(figure)
+    plt.close(figure)
 
 
 def in_notebook() -> bool:
