@@ -65,6 +65,18 @@ def test_random_flip_is_fair_and_drawn_for_each_image(generator):
     assert 1900 < int(runs) < 2100  # neighbours are independent
 
 
+def test_crop_and_flip_in_one_go_are_the_two_steps(generator):
+    x = images(200)
+    before = x.clone()
+    y = augment.random_crop_flip(x, 3, generator)
+    draw = torch.rand(3, 200, generator=torch.Generator().manual_seed(5))
+    top, left = (draw[:2] * 7).long()
+    cut = augment.crop(torch.nn.functional.pad(x, [3] * 4), top, left, 20, 20)
+    assert torch.equal(y, augment.flip(cut, draw[2] < 0.5))
+    assert torch.equal(x, before)
+    assert 70 < sum(map(torch.equal, y, cut)) < 130
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_resized_crop_equals_torchvision(last, dtype):

@@ -20,6 +20,7 @@ from .geometry import (
     draw_boxes,
     flip,
     random_crop,
+    random_crop_flip,
     random_flip,
     random_resized_crop,
     resized_crop,
@@ -40,6 +41,7 @@ __all__ = [
     "make_augment",
     "mixup",
     "random_crop",
+    "random_crop_flip",
     "random_erasing",
     "random_flip",
     "random_resized_crop",
@@ -88,7 +90,7 @@ def make_augment(what: str | Callable | None, image_size: int) -> Augment:
         return what
     if callable(what):
         return Augment(getattr(what, "__name__", type(what).__name__), (what,))
-    pad_crop = partial(_with_generator_last, random_crop, 4)
+    shift_flip = partial(_with_generator_last, random_crop_flip, 4)
     resized = partial(
         _with_generator_last, random_resized_crop, image_size, (0.35, 1.0)
     )
@@ -96,15 +98,14 @@ def make_augment(what: str | Callable | None, image_size: int) -> Augment:
     presets = {
         "none": Augment("none"),
         "flip": Augment("flip", (random_flip,)),
-        "crop-flip": Augment("crop-flip", (pad_crop, random_flip)),
+        "crop-flip": Augment("crop-flip", (shift_flip,)),
         "resized-crop-flip": Augment(
             "resized-crop-flip", (resized, random_flip), from_stored=True
         ),
         "strong": Augment(
             "strong",
             (
-                pad_crop if small else resized,
-                random_flip,
+                *((shift_flip,) if small else (resized, random_flip)),
                 partial(color_jitter, hue=0.05),
                 partial(_with_generator_last, cutout, image_size // 4),
             ),

@@ -59,20 +59,41 @@ def flip(x: Tensor, mask: Tensor) -> Tensor:
     if x.device.type != "cpu":
         mask = mask.to(x.device, non_blocking=True)
         return torch.where(mask.view(-1, 1, 1, 1), x.flip(-1), x)
-    # torch.where is slow for bytes on a CPU: append the mirrored images, then choose.
-    chosen = mask.nonzero().squeeze(1)
-    place = torch.arange(len(x))
-    place[chosen] = torch.arange(len(x), len(x) + len(chosen))
+    return _flip_in_place(x.clone(), mask)
+
+
+def _flip_in_place(x: Tensor, mask: Tensor) -> Tensor:
+    """Do what `flip` does, on a CPU and on images that nobody else holds."""
     last = x.is_contiguous(memory_format=torch.channels_last)
-    rows = x.permute(0, 2, 3, 1) if last else x  # copy whole images as they lie
+    rows = x.permute(0, 2, 3, 1) if last else x  # whole images as they lie in memory
+    chosen = mask.nonzero().squeeze(1)
     mirrored = rows.index_select(0, chosen).flip(2 if last else 3)
-    rows = torch.cat([rows, mirrored]).index_select(0, place)
-    return rows.permute(0, 3, 1, 2) if last else rows
+    # torch.where takes 2.6 us per CIFAR image for bytes, this 0.4 us.
+    rows.numpy()[chosen.numpy()] = mirrored.numpy()
+    return x
 
 
 def random_flip(x: Tensor, generator: torch.Generator, p: float = 0.5) -> Tensor:
     """Mirror each image (B, C, H, W) left to right with probability p."""
     return flip(x, uniform(generator, len(x)) < p)
+
+
+def random_crop_flip(x: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Pad, crop and mirror, the augmentation of CIFAR (He et al., 2016), in one go.
+
+    Args:
+        x: (B, C, H, W).
+        padding: pixels of black added on each side.
+        generator: source of the draws.
+
+    Returns:
+        (B, C, H, W).
+    """
+    draw = uniform(generator, 3, len(x))
+    top, left = (draw[:2] * (2 * padding + 1)).long()
+    y = crop(F.pad(x, [padding] * 4), top, left, *x.shape[-2:])
+    mask = draw[2] < 0.5
+    return _flip_in_place(y, mask) if y.device.type == "cpu" else flip(y, mask)
 
 
 # --- random resized crop
