@@ -151,7 +151,7 @@ def add_authoring(command) -> None:
     one = command("record", run_record, "run a chapter and keep what it shows")
     one.add_argument("chapter", help="as in residual/resnet")
     one.add_argument("--quick", action="store_true", help="try it; write nothing")
-    one.add_argument("--timeout", type=float, metavar="SECONDS", help="for each cell")
+    one.add_argument("--timeout", type=int, metavar="SECONDS", help="for each cell")
 
     one = command("check", run_check, "hold chapters to the rules of the book")
     one.add_argument("chapter", nargs="?", help="as in residual/resnet; all by default")

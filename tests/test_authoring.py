@@ -218,6 +218,17 @@ def test_a_cell_that_fails_leaves_notebook_and_cards_untouched(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_kernel_that_dies_is_reported_in_a_sentence(tmp_path):
+    with pytest.raises(AuthoringError, match="old/tiny: the kernel died"):
+        recorded(tmp_path, "import os\n\nos._exit(1)")
+
+
+def test_a_cell_that_takes_too_long_is_reported(tmp_path):
+    make_book(tmp_path, [code("while True:\n    pass")])
+    with pytest.raises(AuthoringError, match="timed out"):
+        record.record("tiny", tmp_path, timeout=1, say=lambda line: None)
+
+
 def test_a_quick_run_writes_nothing(tmp_path):
     made = [markdown("# Tiny (2020)"), code("assert __import__('os')\n" + RUN)]
     chapter, _ = make_book(tmp_path, made)

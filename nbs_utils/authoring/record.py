@@ -8,7 +8,6 @@ code, the device, the date, the time it took and the versions.
 import datetime
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,7 @@ def record(
     root: Path,
     *,
     quick: bool = False,
-    timeout: float | None = None,
+    timeout: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Chapter:
     """Execute a chapter and, unless quick, write its outputs into the notebook.
@@ -103,13 +102,17 @@ def _execute(
     chapter: Chapter,
     cards: str,
     quick: bool,
-    timeout: float | None,
+    timeout: int | None,
     say: Callable[[str], None],
 ) -> dict:
     """Run all cells in a fresh kernel of this Python; return the executed notebook."""
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+    from nbclient.exceptions import (
+        CellExecutionError,
+        CellTimeoutError,
+        DeadKernelError,
+    )
 
     notebook = nbformat.reads(as_json(chapter.raw), as_version=4)
     total = sum(1 for _ in chapter.code_cells())
@@ -144,6 +147,11 @@ def _execute(
         client.execute(env=_environment(cards, quick))
     except CellTimeoutError as error:
         raise AuthoringError(f"{chapter.name}: {_plain(str(error))}") from None
+    except DeadKernelError:
+        raise AuthoringError(
+            f"{chapter.name}: the kernel died, most often for want of memory, so "
+            "nothing was written."
+        ) from None
     except CellExecutionError as error:
         raise AuthoringError(
             f"{chapter.name}: a cell failed, so nothing was written.\n"
@@ -249,8 +257,6 @@ def _clean(output: dict) -> dict:
 
 
 def _keep_cards(cards: Path, results: Path) -> None:
-    """Move the run cards of a successful recording into the repository."""
+    """Copy the run cards of a successful recording into the repository."""
     for card in sorted(cards.rglob("*.json")):
-        target = results / card.relative_to(cards)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(card, target)
+        write_atomically(results / card.relative_to(cards), card.read_text("utf-8"))
