@@ -60,3 +60,19 @@ def pytest_collection_modifyitems(items):
         notebook.skip_compare += _NOT_COMPARED
         # pandas gives the parts of a styled table random names.
         notebook.sanitize_patterns[r"T_[0-9a-f]{5}"] = "T_table"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how long each notebook took: a quick run is to end within 30 seconds."""
+    seconds: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            name, found, _ = getattr(report, "nodeid", "").partition(".ipynb::")
+            if found and hasattr(report, "duration"):
+                seconds[name] = seconds.get(name, 0) + report.duration
+    if not seconds:
+        return
+    terminalreporter.section("seconds of each notebook, quick")
+    for name, taken in sorted(seconds.items(), key=lambda pair: -pair[1]):
+        slow = "  over 30 s" if taken > 30 else ""
+        terminalreporter.write_line(f"{taken:6.1f}  {name}{slow}")
