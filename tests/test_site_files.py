@@ -16,6 +16,7 @@ from site_helpers import EXTRA, ROOT, documents, notebooks, read_address
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
+import accessible
 import family_tree
 import recorded
 
@@ -199,3 +200,16 @@ class TestFamilyTree:
         )
         with pytest.raises(ValueError, match="X builds on 'Nobody'"):
             family_tree.read_family(file)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("<th></th>", "<td></td>"),
+        ('<th class="head"><p></p></th>', '<td class="head"></td>'),
+        ('<th scope="col" class="a">\n &nbsp;</th>', '<td class="a"></td>'),
+        ("<th>0</th><thead><p></p></thead>", "<th>0</th><thead><p></p></thead>"),
+    ],
+)
+def test_headers_of_nothing_are_no_headers(before, after):
+    assert accessible.mend_body(before) == after

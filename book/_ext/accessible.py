@@ -1,34 +1,33 @@
-"""What the theme and Sphinx leave inaccessible, mended in the finished page.
+"""What the theme, Sphinx and pandas leave inaccessible, mended in the finished page.
 
-Each entry of `MENDED` is a pair: what stands in the page, what replaces it. The
-browser tests run axe-core on every page and would notice a rule broken again.
+The browser tests run axe-core on every page and would notice a rule broken again.
 """
 
 from __future__ import annotations
 
+import re
+
 from sphinx.application import Sphinx
 
-MENDED = {
-    # Docutils gives entries of the bibliography a role that ARIA has withdrawn, in
-    # a list whose items are then not list items.
-    ' role="doc-biblioentry"': ' role="listitem"',
-    # The corner of a table is a header of nothing: pandas' and Markdown's.
-    "<th></th>": "<td></td>",
-    '<th class="head"><p></p></th>': '<td class="head"></td>',
-    '<th class="head"></th>': '<td class="head"></td>',
-}
+# The corner of a table is a header of nothing: pandas' and Markdown's.
+EMPTY_HEADER = re.compile(r"<th\b([^>]*)>(?:\s|&nbsp;|<p>\s*</p>)*</th>")
+SCOPE = re.compile(r'\s+scope="\w+"')
+
+
+def mend_body(body: str) -> str:
+    """Return the body of a page with what is wrong replaced."""
+    body = EMPTY_HEADER.sub(lambda th: f"<td{SCOPE.sub('', th[1])}></td>", body)
+    # Entries of the bibliography have a role that ARIA has withdrawn, in a list whose
+    # items are then not list items.
+    return body.replace(' role="doc-biblioentry"', ' role="listitem"')
 
 
 def mend(
     app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object
 ) -> None:
-    """Replace in the body of a page before it goes into its template."""
-    body = context.get("body")
-    if not body:
-        return
-    for wrong, right in MENDED.items():
-        body = body.replace(wrong, right)
-    context["body"] = body
+    """Mend a page before it goes into its template."""
+    if context.get("body"):
+        context["body"] = mend_body(context["body"])
 
 
 def setup(app: Sphinx) -> dict:
