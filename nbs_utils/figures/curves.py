@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import PowerNorm
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .style import COLORS, GRAY, INK, new_figure, show, styled
+from .style import COLORS, INK, new_figure, show, styled
 
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 
@@ -240,7 +241,9 @@ def draw_confusion(counts: np.ndarray, names: list[str]):
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     few = len(names) <= 20
     figure, axes = new_figure(height=5.2)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # With many classes each confusion is rare: shades of the square root show them.
+    norm = PowerNorm(1 if few else 0.5, vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", norm=norm)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     if few:
@@ -257,5 +260,5 @@ def draw_confusion(counts: np.ndarray, names: list[str]):
                 color="white" if shares[i, j] > 0.5 else INK,
             )
     axes.set_xlabel("Predicted")
-    axes.set_ylabel("True class (rows in percent)", color=INK if few else GRAY)
+    axes.set_ylabel("True class" + (" (rows in percent)" if few else ""))
     return figure

@@ -19,7 +19,7 @@ from PIL import Image
 
 from .palette import COLORS
 
-INK, GRAY, RULE, CARD = "#222222", "#666666", "#E4E2DD", "#FFFFFF"
+INK, RULE, CARD = "#222222", "#E4E2DD", "#FFFFFF"
 WIDTH = 5.6  # inches; one inch is 96 pixels
 
 STYLE = {
