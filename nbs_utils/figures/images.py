@@ -127,13 +127,13 @@ def draw_grid(
             axes = figure.add_axes(box)
             axes.imshow(pixels[i], aspect="auto")
             axes.set_axis_off()
-            place = (x, y - 0.07) if above else (x + cell / 2, y + tall + 0.17)
+            place = (x, y - 0.07) if above else (x + cell / 2, y + tall + 0.06)
             figure.text(
                 place[0] / width,
                 1 - place[1] / height,
                 texts[i],
                 ha="left" if above else "center",
-                va="baseline",
+                va="baseline" if above else "top",
                 size=size,
                 linespacing=1.3,
             )
