@@ -141,17 +141,16 @@ def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
         the chosen positions and the rest, both sorted.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, 1009))
-    classes = labels.unique()
-    sizes = torch.stack([(labels == k).sum() for k in classes])
+    sizes = labels.unique(return_counts=True)[1]
+    members = labels.argsort(stable=True).split(sizes.tolist())  # one set per class
     exact = sizes.double() * count / max(1, len(labels))
     take = exact.floor().long()
     # What rounding down left over goes to the largest fractions.
     order = (exact - take).argsort(descending=True, stable=True)
     take[order[: count - int(take.sum())]] += 1
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for k, n in zip(classes, take.tolist()):
-        members = (labels == k).nonzero().squeeze(1)
-        chosen[members[torch.randperm(len(members), generator=generator)[:n]]] = True
+    for places, n in zip(members, take.tolist()):
+        chosen[places[torch.randperm(len(places), generator=generator)[:n]]] = True
     return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
 
 
