@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-LAST, BEST = "last.pt", "best.pt"
+LAST, BEST, OLD = "last.pt", "best.pt", "previous-"
 
 
 class CheckpointError(RuntimeError):
@@ -181,7 +181,7 @@ def generator_states() -> dict[str, Any]:
         "numpy": [keys.tolist(), int(position), int(has_gauss), float(gauss)],
         "cpu": torch.get_rng_state(),
     }
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
         state["mps"] = torch.mps.get_rng_state()

@@ -71,6 +71,9 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
         checkpoint.check_identity(saved.get("identity", {}), identity(setup), last)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in () if resume else (checkpoint.LAST, checkpoint.BEST):
+            if (folder / name).is_file():  # a new start loses nothing
+                (folder / name).replace(folder / f"{checkpoint.OLD}{name}")
         setup.recipe.save(folder / "recipe.yml")
     except OSError as error:
         raise checkpoint.CheckpointError(
@@ -82,6 +85,9 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
     state.load_state_dict(saved)
     setup.kept = last
     recover_best(state, setup)
+    if state.epoch == setup.recipe.epochs:
+        setup.progress.say(f"{folder} holds this run, finished: nothing to train.")
+        return
     setup.progress.say(
         f"{folder}: going on after {state.epoch} of {setup.recipe.epochs} epochs"
         + (f" and {state.step} of {setup.steps} steps." if state.step else ".")

@@ -58,7 +58,8 @@ def fit(
         epochs: another length for the recipe; its schedule is stretched to it.
         folder: keeps `last.pt` after each epoch, `best.pt` and `recipe.yml`; None
             keeps nothing on disk.
-        resume: go on where the folder's run stopped, exactly as if it had not.
+        resume: go on where the folder's run stopped, exactly as if it had not. False
+            starts again and keeps what was there as `previous-last.pt` and so on.
         seed: of all that is drawn while training: order, augmentation, mixup, dropout.
         device: by default where the data is.
         checkpoint_every: also write a checkpoint after every so many steps.
@@ -337,8 +338,7 @@ def finish_epoch(state: State, setup: Setup) -> None:
 def make_run(state: State, setup: Setup, status: str) -> Run:
     """Return what training leaves behind."""
     rows = state.history
-    trained = sum(setup.batch_size * setup.steps for _ in rows)
-    training_time = sum(trained / len(rows) / r["images_per_second"] for r in rows)
+    per_image = [1 / row["images_per_second"] for row in rows]  # seconds
     return Run(
         history=pd.DataFrame(rows, columns=COLUMNS),
         best_epoch=state.best_epoch,
@@ -346,7 +346,7 @@ def make_run(state: State, setup: Setup, status: str) -> Run:
         epochs=state.epoch,
         steps=state.epoch * setup.steps + state.step,
         seconds=sum(r["seconds"] for r in rows) + state.seconds,
-        images_per_second=(trained / training_time if rows else 0.0),
+        images_per_second=len(rows) / sum(per_image) if rows else 0.0,
         peak_memory=peak_memory(setup.device),
         recipe=setup.recipe,
         seed=setup.seed,

@@ -75,9 +75,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text
-    )
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
 def out_of_memory_message(shape: tuple[int, ...], parts: int, device) -> str:
@@ -124,5 +123,5 @@ class StopButton:
         self.pressed = True
 
     def __exit__(self, *_) -> None:
-        if self._active:
+        if self._active and self._before is not None:
             signal.signal(signal.SIGINT, self._before)

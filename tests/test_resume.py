@@ -200,7 +200,7 @@ def start(folder, kind):
 
 
 def wait_for(path, process):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not path.exists() and process.poll() is None:
         assert time.monotonic() < deadline, f"{path.name} never came"
         time.sleep(0.001)
@@ -247,7 +247,9 @@ def test_a_finished_run_is_not_trained_again(whole, tmp_path):
 def test_resume_false_starts_again(whole, tmp_path):
     train(toy_network(seed=1), tmp_path, RECIPE.replace(epochs=1, ema=0))
     net = network()
+    other = (tmp_path / "last.pt").read_bytes()
     assert_same_end(train(net, tmp_path, resume=False), net, whole)
+    assert (tmp_path / "previous-last.pt").read_bytes() == other
 
 
 def test_float16_mixup_and_adamw_are_resumed(tmp_path, monkeypatch):
