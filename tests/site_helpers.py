@@ -154,7 +154,7 @@ class Reader:
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme
         )
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(60_000)
 
     def open(self, name: str) -> Visit:
         """Open a page of the site and wait until it has settled.

@@ -5,13 +5,16 @@ Needs no browser; test_site.py looks at the same pages in one.
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from docutils import nodes
 from site_helpers import EXTRA, ROOT, documents, notebooks, read_address
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -19,8 +22,10 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import accessible
 import family_tree
 import recorded
+import vocabulary
 
 ADDRESS = read_address()
+PACKAGE = ROOT / "nbs_utils"
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +218,46 @@ class TestFamilyTree:
 )
 def test_headers_of_nothing_are_no_headers(before, after):
     assert accessible.mend_body(before) == after
+
+
+class TestVocabulary:
+    """The page on the package, read from the source files."""
+
+    def test_every_name_is_found_and_described(self, soup):
+        page = soup("chapters/package")
+        shown = [title.get_text().rstrip("#") for title in page.select("article h3")]
+        expected = [f"nbs.{name}" for name in vocabulary.homes(PACKAGE / "__init__.py")]
+        assert [name for name in expected if name not in shown] == []
+        for section in page.select("article section section"):
+            assert section.find("p"), section.find("h3").get_text()
+
+    def test_a_call_is_written_as_in_the_source(self):
+        (definition,) = ast.parse(
+            "def f(a, b: 'X | None' = None, *, c=(1, 2), **d: int) -> str: ..."
+        ).body
+        entry = vocabulary.Entry("f", "m", definition, Path("m.py"))
+        call = vocabulary.signature(entry, "nbs.")
+        assert call == "nbs.f(a, b: X | None = None, *, c=(1, 2), **d: int) -> str"
+
+    def test_a_long_call_has_one_argument_a_line(self):
+        arguments = ", ".join(f"argument_{n}: int" for n in range(6))
+        (definition,) = ast.parse(f"def f({arguments}): ...").body
+        call = vocabulary.signature(
+            vocabulary.Entry("f", "m", definition, Path("m.py")), ""
+        )
+        assert call.splitlines()[1] == "    argument_0: int,"
+        assert call.splitlines()[-1] == ")"
+
+    def test_a_docstring_becomes_paragraphs_and_lists(self):
+        paragraphs = vocabulary.described(
+            "Sum up.\n\nMore `code`.\n\nArgs:\n    x: of (B, C),\n        twice: so.\n"
+            "    y: z.\n\nReturns:\n    A number."
+        )
+        assert [node.tagname for node in paragraphs] == [
+            *("paragraph", "paragraph"),  # summary and more
+            *("paragraph", "definition_list"),  # Args
+            *("paragraph", "paragraph"),  # Returns
+        ]
+        terms = [term.astext() for term in paragraphs[3].findall(nodes.term)]
+        assert terms == ["x", "y"]
+        assert "twice: so." in paragraphs[3].astext()
