@@ -242,7 +242,11 @@ def _copy_outputs(chapter: Chapter, executed: dict) -> None:
 
 
 def _clean(output: dict) -> dict:
-    """Return an output as the format stores it: long texts as lists of lines."""
+    """Return an output as the format stores it: long texts as lists of lines.
+
+    The address of an object in memory (`<Styler object at 0x7f...>`) says nothing and
+    differs in every run, so it is left out.
+    """
     cleaned = {key: value for key, value in output.items() if key != "transient"}
     if "text" in cleaned:
         cleaned["text"] = cleaned["text"].splitlines(keepends=True)
@@ -253,6 +257,10 @@ def _clean(output: dict) -> dict:
             else value
             for mime, value in cleaned["data"].items()
         }
+        plain = cleaned["data"].get("text/plain", [])
+        if isinstance(plain, list):
+            lines = [re.sub(r" at 0x[0-9a-fA-F]{6,}", "", line) for line in plain]
+            cleaned["data"] |= {"text/plain": lines} if plain else {}
     return cleaned
 
 
