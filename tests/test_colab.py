@@ -54,7 +54,7 @@ class Manager(AsyncKernelManager):
 notebook = nbformat.read(sys.argv[2], as_version=4)
 end = nbformat.v4.new_code_cell(sys.argv[3])
 notebook.cells.append(end)
-client = NotebookClient(notebook, kernel_manager_class=Manager, timeout=120)
+client = NotebookClient(notebook, kernel_manager_class=Manager, timeout=300)
 client.execute()
 print(json.dumps([output.get("text", "") for output in end.outputs]))
 """
@@ -134,7 +134,11 @@ def ran(tmp_path_factory):
             environment[name] = environment[name.upper()] = "http://127.0.0.1:9"
     (place / "home").mkdir()
     missing = subprocess.run(
-        [python, "-c", "import nbs_utils"], env=environment, cwd=place, check=False
+        [python, "-c", "import nbs_utils"],
+        env=environment,
+        cwd=place,
+        capture_output=True,
+        check=False,
     )
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, str(python), str(shortest.path), WHERE],
@@ -143,7 +147,7 @@ def ran(tmp_path_factory):
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=600,
     )
     return missing.returncode, done, packages, before
 
