@@ -1,5 +1,6 @@
 """Learning curves, bars, ablations and the confusion matrix."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -108,7 +109,7 @@ def _finish_history(figure, top, bottom, title) -> None:
         axes.yaxis.set_major_locator(MaxNLocator(5))
     top.legend(loc="upper right", handlelength=2.4)
     if title:
-        top.set_title(title)
+        top.set_title("\n".join(textwrap.wrap(title, 48)))
     figure.align_ylabels()
 
 
@@ -217,7 +218,7 @@ def _draw_rows(table, value, spread, label, percent, title, highlight, bars):
         axes.xaxis.set_major_formatter(_PERCENT)
     axes.set_xlabel(label)
     if title:
-        axes.set_title(title)
+        axes.set_title("\n".join(textwrap.wrap(title, 48)))
     return figure
 
 

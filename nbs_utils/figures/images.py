@@ -127,15 +127,17 @@ def draw_grid(
             axes = figure.add_axes(box)
             axes.imshow(pixels[i], aspect="auto")
             axes.set_axis_off()
-            place = (x, y - 0.07) if above else (x + cell / 2, y + tall + 0.06)
-            figure.text(
-                place[0] / width,
-                1 - place[1] / height,
-                texts[i],
-                ha="left" if above else "center",
-                va="baseline" if above else "top",
-                size=size,
-                linespacing=1.3,
-            )
+            place = (x, y - 0.07) if above else (x + cell / 2, y + tall + 0.17)
+            # Each line by itself: only then is it centered in the reader's font, too.
+            for j, line in enumerate(texts[i].split("\n")):
+                figure.text(
+                    place[0] / width,
+                    1 - (place[1] + j * _LINE) / height,
+                    line,
+                    ha="left" if above else "center",
+                    va="baseline",
+                    rotation_mode="anchor",
+                    size=size,
+                )
         top += tall + room + _GAP
     return figure

@@ -183,26 +183,39 @@ def _as_maps(value: torch.Tensor) -> torch.Tensor:
     )
 
 
-def overlay(image: np.ndarray, heat: torch.Tensor, smooth: bool = True) -> np.ndarray:
-    """Return a photo in gray with heat laid over it.
+def overlay(image: np.ndarray, heat: torch.Tensor) -> np.ndarray:
+    """Return a photo in gray with heat laid over it, for Grad-CAM.
 
     Args:
         image: (H, W, 3) uint8.
-        heat: (h, w), scaled here by its largest value; zero stays gray.
-        smooth: True interpolates; False shows the cells of the map.
+        heat: (h, w), scaled here by its largest value and interpolated; zero is gray.
     """
-    height, width = image.shape[:2]
-    heat = heat.detach().float().cpu()[None, None]
-    heat = heat / heat.max().clamp_min(1e-12)
-    mode = (
-        {"mode": "bilinear", "align_corners": False} if smooth else {"mode": "nearest"}
-    )
-    heat = F.interpolate(heat, (height, width), **mode)[0, 0].clamp(0, 1).numpy()
+    heat = _scaled(heat, image.shape[:2], mode="bilinear", align_corners=False)
     gray = image.astype(float) @ [0.299, 0.587, 0.114]
     base = np.repeat(gray[:, :, None], 3, 2) * 0.75 + 40
     color = 255 * mpl.colormaps["inferno"](0.25 + 0.75 * heat)[:, :, :3]
     share = 0.8 * heat[:, :, None] ** 0.8
     return np.round((1 - share) * base + share * color).clip(0, 255).astype(np.uint8)
+
+
+def spotlight(image: np.ndarray, light: torch.Tensor) -> np.ndarray:
+    """Return a photo that is seen where there is light, and night elsewhere.
+
+    Args:
+        image: (H, W, 3) uint8.
+        light: (h, w), scaled here by its largest value; shown cell by cell, by its
+            square root, since the eye sees ratios.
+    """
+    light = _scaled(light, image.shape[:2], mode="nearest")[:, :, None] ** 0.5
+    night = np.array([44, 32, 90])  # indigo, which is rare in photographs
+    return np.round(light * image + (1 - light) * night).astype(np.uint8)
+
+
+def _scaled(values: torch.Tensor, size: tuple[int, int], **how) -> np.ndarray:
+    """Return a map (h, w) with largest value 1, in the size of an image."""
+    values = values.detach().float().cpu()[None, None]
+    values = values / values.max().clamp_min(1e-12)
+    return F.interpolate(values, size, **how)[0, 0].clamp(0, 1).numpy()
 
 
 @styled
@@ -293,6 +306,9 @@ def show_attention(
 ) -> None:
     """Show an image, and beside it to which patches one token attends.
 
+    The patch with the largest weight is shown as it is; others fade into the night with
+    the square root of their weights.
+
     Args:
         maps: (M, N, N), one map for each layer or head (or (N, N) for a single one);
             row i holds what token i attends to. Tokens are a square of patches,
@@ -324,10 +340,7 @@ def show_attention(
         )
     row = 0 if query is None else first + query[0] * side + query[1]
     pixels = to_pixels(image)
-    heats = [
-        overlay(pixels, m[row, first:].unflatten(0, (side, side)), smooth=False)
-        for m in maps
-    ]
+    heats = [spotlight(pixels, m[row, first:].unflatten(0, (side, side))) for m in maps]
     if query is not None:
         pixels = _outlined(pixels, query, side)
     names = (
