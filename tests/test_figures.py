@@ -111,6 +111,20 @@ def test_image_grid_and_its_complaints(shown):
         figures.show_images([torch.zeros(2, 4, 4)])
 
 
+def test_labels_stand_below_their_pictures_in_one_line(shown):
+    photos = torch.zeros(3, 3, 20, 20, dtype=torch.uint8)
+    figures.show_images(photos, ["one", "two words\nand more", "ends with g"])
+    svg = svg_of(shown)
+    bottom = max(
+        float(top) + float(height)
+        for height, top in re.findall(r"matrix\(\S+ 0 0 (\S+) \S+ (\S+)\)", svg)
+    )
+    places = [float(y) for y in re.findall(r'<text[^>]* y="([\d.]+)"', svg)]
+    first, second = places[0], places[2]
+    assert places == [first, first, second, first]
+    assert bottom + 7 < first < second - 10  # a line of 10 points fits between
+
+
 def test_ablation_rows_carry_mean_and_spread(shown):
     table = pd.DataFrame(
         {"mean": [0.918, 0.874], "spread": [0.002, np.nan]}, index=["whole", "no skip"]
