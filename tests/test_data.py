@@ -336,6 +336,9 @@ def test_folder_layouts(folder, tmp_path):
     write_image(folder / "test/cat/0.png")
     own = load_folder(folder)
     assert (len(own.train), len(own.val), len(own.test)) == (24, 6, 1)
+    for path in (folder / "val").glob("*/*.png"):
+        path.unlink()
+    assert len(load_folder(folder).val) == 0  # empty, not taken from the training
 
 
 def test_folders_that_are_none(folder, tmp_path):

@@ -276,7 +276,7 @@ def _split(
     chosen = []
     for part, where in (
         (source.train, train),
-        (source.val or source.train, val),
+        (source.val_part, val),
         (source.test, test),
     ):
         if limit is not None and limit < len(where):

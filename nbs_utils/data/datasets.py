@@ -98,6 +98,11 @@ class Source:
     folder: Path = Path()
     name: str = ""  # of a data set that is known by name
 
+    @property
+    def val_part(self) -> Part:
+        """The part that the validation split is taken from."""
+        return self.train if self.val is None else self.val
+
 
 class DataNotFound(RuntimeError):
     """No copy of the data set was found and none could be downloaded."""

@@ -134,7 +134,7 @@ def place(
         three stores; mean and deviation of the training split, each (C,); the bytes
         that all images take.
     """
-    parts = [source.train, source.val or source.train, source.test]
+    parts = [source.train, source.val_part, source.test]
     each = layout.channels * layout.stored**2
     nbytes = sum(len(where) for where in chosen) * each
     if layout.center:  # evaluation keeps what it sees of two splits as well
