@@ -143,6 +143,13 @@ def fit(
         status = "interrupted"
         if not state.busy:
             save(state, setup)
+    except RuntimeError:
+        # The stop button also ends processes that read images, so that the next batch
+        # may never come.
+        if state.busy or not setup.stop.pressed:
+            raise
+        status = "interrupted"
+        save(state, setup)
     finally:
         state.optimizer.zero_grad(set_to_none=True)
         if channels_last:

@@ -477,6 +477,23 @@ def test_an_interrupt_before_the_first_epoch_ends_returns_a_run():
     assert "Interrupted after 0 epochs" in repr(run)
 
 
+def test_the_stop_button_may_end_the_processes_that_read_images(tmp_path):
+    data = ToyData()
+
+    def batches(*args, real=data.train.batches, **kw):
+        for step, batch in enumerate(real(*args, **kw)):
+            if step == 5:
+                press_stop(None)
+                raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+            yield batch
+
+    data.train.batches = batches
+    run = quiet(toy_network(), data, PLAIN, folder=tmp_path)
+    assert (run.status, run.steps) == ("interrupted", 5)
+    again = quiet(toy_network(), ToyData(), PLAIN, folder=tmp_path)
+    assert again.status == "finished"
+
+
 def test_fit_works_outside_the_main_thread():
     runs = []
     thread = threading.Thread(
