@@ -130,10 +130,13 @@ def test_a_run_on_a_processor_is_labelled_as_one():
     line = recorded.recorded_line({**run, "seconds": 301.0}).astext()
     assert line.startswith("Short CPU run")
     assert "5 March 2026 in 5 min: CPU, 2 cores" in line
-    card = {"tier": "gpu", "device": "NVIDIA T4", "versions": {"torch": "2.11.0"}}
+    card = {"tier": "gpu", "device": "NVIDIA T4", "versions": {"torch": "2.11.0+cu128"}}
     line = recorded.recorded_line({**run, **card, "seconds": 48.4}).astext()
     assert line.startswith("Full run")
     assert "in 48 s: NVIDIA T4; PyTorch 2.11.0." in line
+    assert "accuracies" in recorded.recorded_line({**run, "seconds": 1.0}).astext()
+    line = recorded.recorded_line({**run, "seconds": 1.0}, "foundation").astext()
+    assert "accuracies" not in line
     assert recorded.recorded_line(None).astext().startswith("Draft")
 
 

@@ -44,11 +44,12 @@ def day(date: str) -> str:
     return f"{parsed.day} {parsed:%B %Y}"
 
 
-def recorded_line(recorded: dict | None) -> nodes.container:
+def recorded_line(recorded: dict | None, kind: str = "model") -> nodes.container:
     """Return the line as nodes.
 
     Args:
         recorded: the notebook's `nbs.recorded`; None for a chapter not yet recorded.
+        kind: "model", or "foundation" where no architecture is judged.
     """
     if recorded is None:
         return _line("draft", "Draft", "This chapter has not been recorded yet.")
@@ -56,13 +57,16 @@ def recorded_line(recorded: dict | None) -> nodes.container:
     versions = recorded.get("versions", {})
     named = {"torch": "PyTorch", "python": "Python"}
     software = ", ".join(
-        f"{name} {versions[key]}" for key, name in named.items() if key in versions
+        f"{name} {versions[key].partition('+')[0]}"
+        for key, name in named.items()
+        if key in versions
     )
     text = (
         f"Recorded on {day(recorded['date'])} in {duration(recorded['seconds'])}: "
         f"{recorded['device']}{'; ' + software if software else ''}."
     )
-    return _line(tier, LABELS[tier], " ".join([text, MEANING.get(tier, "")]).strip())
+    meaning = MEANING.get(tier, "") if kind == "model" else ""
+    return _line(tier, LABELS[tier], f"{text} {meaning}".strip())
 
 
 def _line(tier: str, label: str, text: str) -> nodes.container:
@@ -82,7 +86,8 @@ def add_line(app: Sphinx, doctree: nodes.document) -> None:
     if not notes or section is None:
         return
     place = 2 if isinstance(section[1], nodes.paragraph) else 1
-    section.insert(place, recorded_line(notes.get("recorded")))
+    line = recorded_line(notes.get("recorded"), notes.get("kind", "model"))
+    section.insert(place, line)
 
 
 def setup(app: Sphinx) -> dict:
