@@ -8,6 +8,8 @@ import hashlib
 import os
 import platform
 import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,40 @@ def precision(
             f"precision is '{wanted}'; it must be one of auto, {', '.join(_WORDS)}."
         )
     return Precision(_WORDS[wanted], wanted == "float16", "asked for")
+
+
+def in_threads(work: Callable[[Any], None], parts: Sequence, threads: int) -> None:
+    """Call `work(part)` for each part, several at the same time.
+
+    Made for kernels that let go of Python's lock, such as decoding an image. PyTorch
+    would start threads of its own inside each of these, which then wait for each
+    other; here it computes with one in each.
+
+    Args:
+        work: what is done; an exception stops the parts that have not begun.
+        parts: what it is called with.
+        threads: how many parts at the same time.
+    """
+    before = torch.get_num_threads()
+    if threads <= 1 or len(parts) <= 1:
+        for part in parts:
+            work(part)
+        return
+
+    def compute_alone() -> None:
+        torch.set_num_threads(1)
+
+    try:
+        with ThreadPoolExecutor(threads, initializer=compute_alone) as pool:
+            futures = [pool.submit(work, part) for part in parts]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        torch.set_num_threads(before)  # threads that come later take the last word
 
 
 def seed_everything(seed: int) -> None:

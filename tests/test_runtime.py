@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -106,3 +107,26 @@ def test_start_prints_one_line_and_in_quick_mode_two(monkeypatch, capsys):
     monkeypatch.setenv("NBS_QUICK", "1")
     runtime.start()
     assert capsys.readouterr().out.splitlines()[1].startswith("Quick run:")
+
+
+def test_threads_share_the_work_and_leave_torch_as_it_was():
+    before = torch.get_num_threads()
+    done, alone = [], set()
+
+    def work(part):
+        alone.add(torch.get_num_threads())
+        if part == 3:
+            raise KeyError(part)
+        done.append(part)
+
+    runtime.in_threads(work, [0, 1, 2], 2)
+    assert sorted(done) == [0, 1, 2] and alone == {1}
+    with pytest.raises(KeyError):
+        runtime.in_threads(work, [3, *range(4, 400)], 2)
+    assert len(done) < 399  # the rest was called off
+    assert torch.get_num_threads() == before
+    found = []
+    other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert found == [before]

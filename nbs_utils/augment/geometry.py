@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime import cpu_cores
+from ..runtime import cpu_cores, in_threads
 
 TRIES = 10  # torchvision, too, gives up after ten boxes that do not fit
 
@@ -146,24 +145,20 @@ def resized_crop(
 
     # On a CPU one image after the other, in the layout that the kernel for bytes
     # wants; threads share the images, since one image is too small to share.
-    y = x.new_empty(len(x), size, size, x.shape[1]).permute(0, 3, 1, 2)
+    y = x.new_empty(len(x), size, size, x.shape[1])
+    rows = y.numpy()
     boxes = list(zip(*(n.tolist() for n in (top, left, height, width))))
 
     def work(part: range) -> None:
         for i in part:
             t, l, h, w = boxes[i]
             window = x[i : i + 1, :, t : t + h, l : l + w]
-            y[i] = F.interpolate(window, (size, size), mode="bilinear", antialias=True)[
-                0
-            ]
+            out = F.interpolate(window, (size, size), mode="bilinear", antialias=True)
+            rows[i] = out[0].permute(1, 2, 0).numpy()
 
     threads = min(cpu_cores(), torch.get_num_threads(), max(1, len(x) // 16))
-    if threads == 1:
-        work(range(len(x)))
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, [range(k, len(x), threads) for k in range(threads)]))
-    return y
+    in_threads(work, [range(k, len(x), threads) for k in range(threads)], threads)
+    return y.permute(0, 3, 1, 2)
 
 
 def draw_boxes(

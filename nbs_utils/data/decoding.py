@@ -7,7 +7,6 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 import torchvision  # noqa: F401  (its import registers the decoder)
 from torch import Tensor
 
-from ..runtime import cpu_cores
+from ..runtime import cpu_cores, in_threads
 
 VERSION = 1  # raise it when decoding changes, and old caches are made anew
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
@@ -113,14 +112,14 @@ def decode_files(
         BadImage: a file cannot be read and `on_bad_image` is "raise".
     """
     # Colour values lie side by side, as decoders write them.
-    images = torch.zeros(len(paths), size, size, channels, dtype=torch.uint8)
-    images = images.permute(0, 3, 1, 2)
+    rows = np.zeros((len(paths), size, size, channels), dtype=np.uint8)
     bad: list[int] = []
 
     def decode(chunk: range) -> None:
         for i in chunk:
             try:
-                images[i] = square(decode_file(paths[i], channels), size)
+                image = square(decode_file(paths[i], channels), size)
+                rows[i] = image.permute(1, 2, 0).numpy()
             except BadImage:
                 if on_bad_image != "skip":
                     raise
@@ -128,17 +127,8 @@ def decode_files(
 
     threads = threads or cpu_cores()
     chunks = [range(i, min(i + 64, len(paths))) for i in range(0, len(paths), 64)]
-    if threads == 1 or len(chunks) == 1:
-        for chunk in chunks:
-            decode(chunk)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            try:
-                list(pool.map(decode, chunks))
-            except BadImage:
-                pool.shutdown(cancel_futures=True)
-                raise
-    return images, sorted(bad)
+    in_threads(decode, chunks, threads)
+    return torch.from_numpy(rows).permute(0, 3, 1, 2), sorted(bad)
 
 
 def image_sums(images: Tensor) -> Tensor:
