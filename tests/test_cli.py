@@ -122,7 +122,7 @@ def test_a_finished_run_is_not_trained_again_but_fresh_begins_anew(nbs, place):
     before = (place / "run" / "final.pt").read_bytes()
     status, _, err = nbs(*SHORT)
     assert status == 0
-    assert "going on after 2 of 2 epochs" in err
+    assert "finished: nothing to train" in err
     assert "epoch 1/2" not in err
     assert (place / "run" / "final.pt").read_bytes() == before
     assert "epoch 1/2" in nbs(*SHORT, "--fresh")[2]

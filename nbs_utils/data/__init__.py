@@ -152,7 +152,7 @@ def load_data(
         source = read_digits()
         source.title = f"digits in place of {spec.title} (quick run)"
         limit = min(limit or 96, 96)
-        print(f"Quick run: {spec.title} is replaced by a few hundred enlarged digits.")
+        print(f"Quick run: {spec.title} is replaced by a few enlarged digits.")
     else:
         source = find(name, root, image_size or spec.image_size or 128)
     _check_labels(source)
