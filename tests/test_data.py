@@ -76,7 +76,7 @@ def test_quick_mode_serves_digits_and_says_so(monkeypatch, capsys):
     assert "Imagenette is replaced" in capsys.readouterr().out
     x, _ = next(data.train.batches(16, epoch=0))
     assert x.shape == (16, 3, 48, 48)
-    assert len(data.train) <= 96 and "quick" in data.title
+    assert len(data.train) <= 256 and "quick" in data.title
     assert load_data("cifar10").train.augment.name == "crop-flip"
     with pytest.raises(ValueError, match="Did you mean"):
         load_data("imagenete")

@@ -151,7 +151,7 @@ def load_data(
     if runtime.is_quick() and name in SPECS and name != "digits":
         source = read_digits()
         source.title = f"digits in place of {spec.title} (quick run)"
-        limit = min(limit or 96, 96)
+        limit = min(limit or 256, 256)
         print(f"Quick run: {spec.title} is replaced by a few enlarged digits.")
     else:
         source = find(name, root, image_size or spec.image_size or 128)
