@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from nbs_utils import compare, count_macs, count_parameters, create_model
-from nbs_utils import reference_network, transplant
+from nbs_utils import (
+    compare,
+    count_macs,
+    count_parameters,
+    create_model,
+    reference_network,
+    transplant,
+)
 from nbs_utils.zoo.alexnet import AlexNet, LocalResponseNorm, init_2012, init_he
 
 
