@@ -17,6 +17,8 @@ SCOPE = re.compile(r'\s+scope="\w+"')
 def mend_body(body: str) -> str:
     """Return the body of a page with what is wrong replaced."""
     body = EMPTY_HEADER.sub(lambda th: f"<td{SCOPE.sub('', th[1])}></td>", body)
+    # A folded cell is named by what it shows: "Show the code".
+    body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     # Entries of the bibliography have a role that ARIA has withdrawn, in a list whose
     # items are then not list items.
     return body.replace(' role="doc-biblioentry"', ' role="listitem"')
