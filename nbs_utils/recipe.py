@@ -120,7 +120,7 @@ class Recipe:
             up: the same step with less memory (batch norm then sees the parts).
         precision: "auto", "float32", "bfloat16" or "float16"; see `runtime`.
         channels_last: keep images and filters in memory as (B, H, W, C); "auto" does
-            so where the precision is reduced, for there it is faster.
+            so where it is faster: on a CPU, and where the precision is reduced.
         compile: run the network through `torch.compile`.
         keep: "best" leaves the network with the weights of the best epoch by
             validation top-1, "last" with those of the last.

@@ -88,7 +88,8 @@ def fit(
     batch_size = min(recipe.batch_size or data.batch_size, len(data.train))
     precision = runtime.precision(recipe.precision, device)
     channels_last = recipe.channels_last is True or (
-        recipe.channels_last == "auto" and precision.dtype != torch.float32
+        recipe.channels_last == "auto"
+        and (device.type == "cpu" or precision.dtype != torch.float32)
     )
     train = copy.copy(data.train)
     train.seed = seed
@@ -125,6 +126,8 @@ def fit(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         torch.backends.cudnn.benchmark = True  # shapes stay the same: try kernels once
+    elif device.type == "cpu":
+        runtime.keep_freed_memory()
 
     status = "finished"
     try:

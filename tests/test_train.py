@@ -30,17 +30,23 @@ def quiet(network, data, recipe, **kw):
     return fit(network, data, recipe, progress="off", **kw)
 
 
-def test_fit_is_the_loop_one_would_write_by_hand():
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_fit_is_the_loop_one_would_write_by_hand(channels_last):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     data, recipe = (
         ToyData(),
         Recipe.load("short").replace(
-            epochs=2, precision="float32", decay_norm_and_bias=True, keep="last"
+            epochs=2,
+            precision="float32",
+            channels_last=channels_last,
+            decay_norm_and_bias=True,
+            keep="last",
         ),
     )
     network = toy_network(dropout=0.3)
     quiet(network, data, recipe, seed=3)
 
-    hand = toy_network(dropout=0.3)
+    hand = toy_network(dropout=0.3).to(memory_format=layout)
     optimizer = torch.optim.SGD(
         hand.parameters(),
         lr=0.1,
@@ -56,6 +62,7 @@ def test_fit_is_the_loop_one_would_write_by_hand():
         if step % 8 == 0:
             batches = data.train.batches(32, epoch=step // 8)
         x, y = next(batches)
+        x = x.contiguous(memory_format=layout)
         F.cross_entropy(hand(x), y, label_smoothing=0.1).backward()
         optimizer.step()
         optimizer.zero_grad()
