@@ -15,6 +15,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from docutils import nodes
+from pybtex.database import parse_file
 from site_helpers import EXTRA, ROOT, documents, notebooks, read_address
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -152,6 +153,18 @@ def test_a_run_on_a_processor_is_labelled_as_one():
 )
 def test_durations_are_written_as_people_say_them(seconds, words):
     assert recorded.duration(seconds) == words
+
+
+def test_no_two_works_are_cited_alike():
+    """Two works of one author and year carry a letter: (He et al., 2016a)."""
+    works = parse_file(ROOT / "book" / "references.bib").entries
+    keys = {}
+    for key, work in works.items():
+        authors = [" ".join(a.last_names) for a in work.persons.get("author", [])]
+        authors = authors if len(authors) < 3 else [authors[0], "et al."]
+        year = work.fields.get("year")
+        keys.setdefault((*(authors or [key]), year), []).append(key)
+    assert [alike for alike in keys.values() if len(alike) > 1] == []
 
 
 class TestFamilyTree:
