@@ -1,6 +1,7 @@
 """Scores of a network on a split: top-1, top-5, loss, each class, confusions."""
 
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -81,6 +82,7 @@ def evaluate(
     batch_size: int | None = None,
     precision: str = "auto",
     device: torch.device | str | None = None,
+    progress: bool = False,
 ) -> Scores:
     """Run a network over a split, in order and without augmentation.
 
@@ -101,6 +103,7 @@ def evaluate(
             logits tie in 16 bits are computed once more in float32; a tie that
             remains goes to the class with the smaller number.
         device: by default the split's.
+        progress: show on stderr, where that is a terminal, how many images are done.
 
     Raises:
         TypeError: a whole data set was given instead of one of its splits.
@@ -112,7 +115,7 @@ def evaluate(
     run = Runner(network, split, protocol, batch_size, precision, device)
     started = time.perf_counter()
     with run:
-        totals = _count(run, len(split.classes))
+        totals = _count(run, len(split.classes), progress and sys.stderr.isatty())
     seconds = time.perf_counter() - started
     return _scores(*totals, split, seconds, run)
 
@@ -133,7 +136,7 @@ def _check_split(split) -> None:
         )
 
 
-def _count(run: Runner, k: int):
+def _count(run: Runner, k: int, show: bool = False):
     """Count on the device, and fetch it once.
 
     Returns:
@@ -157,6 +160,10 @@ def _count(run: Runner, k: int):
         within5.index_add_(0, y, (rank < 5).long())
         losses.append(F.cross_entropy(logits, y, reduction="sum"))
         seen += len(y)
+        if show:
+            print(f"\r{seen:,} of {len(run.split):,} images", end="", file=sys.stderr)
+    if show:
+        print("\r\033[K", end="", file=sys.stderr)
     if not seen:
         raise ValueError(
             "None of the images could be read, so nothing was scored. "
