@@ -43,7 +43,9 @@ def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float
     middle = p + z * z / (2 * n)
     half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     scale = 1 + z * z / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low, high = (middle - half) / scale, (middle + half) / scale
+    # What rounding leaves at the ends: none or all of the images are correct.
+    return low if correct else 0.0, high if correct < n else 1.0
 
 
 @dataclass(frozen=True)

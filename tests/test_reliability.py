@@ -22,7 +22,9 @@ def test_wilson_by_hand():
 
 def test_calibration_by_hand():
     # confidences 0.9, 0.9, 0.6 and 0.55; right, wrong, right, right
-    p = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.45, 0.55]])
+    p = torch.tensor(
+        [[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.45, 0.55]], dtype=torch.float64
+    )
     found = calibration(p, torch.tensor([0, 0, 0, 1]), bins=5)
     # bins (0.4, 0.6] and (0.8, 1]: |1 - 0.575| and |0.5 - 0.9|, two images in each
     assert found.table["images"].tolist() == [2, 2]
