@@ -188,7 +188,7 @@ class Runner:
         dtype = self.precision.dtype
         x = self._lay_out(x)
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            logits = (network or self.network)(x)
+            logits = (self.network if network is None else network)(x)
         if not isinstance(logits, Tensor):
             raise TypeError(
                 f"The network returned a {type(logits).__name__} in evaluation mode; "
