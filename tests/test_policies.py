@@ -212,6 +212,10 @@ def test_bad_requests_are_answered_with_what_there_is(generator):
     x = photographs()
     with pytest.raises(ValueError, match="'Twist'; there are Identity, ShearX"):
         augment.apply_operation(x, "Twist")
+    with pytest.raises(ValueError, match="3 operations came with 2 images"):
+        augment.apply_operation(x, ["Invert", "Rotate", "Color"])
+    with pytest.raises(ValueError, match="3 magnitudes came with 2 images"):
+        augment.apply_operation(x, "Rotate", torch.ones(3))
     with pytest.raises(ValueError, match=r"shape \(2, 5, 30, 24\).*1 channel"):
         augment.apply_operation(photographs(channels=5), "Invert")
     with pytest.raises(ValueError, match="'mnist'; there are imagenet, cifar10, svhn"):

@@ -49,8 +49,8 @@ def apply_operation(
         (B, C, H, W) of the same type. What moves leaves black behind.
 
     Raises:
-        ValueError: no operation has this name, or the images have another number of
-            channels.
+        ValueError: no operation has this name, there are not as many operations or
+            magnitudes as images, or the images have another number of channels.
     """
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(
@@ -61,7 +61,9 @@ def apply_operation(
         levels = (x * 255).round().clamp(0, 255).byte()
         return apply_operation(levels, operation, magnitude).to(x.dtype) / 255
     which = positions(operation, len(x))
-    magnitude = torch.as_tensor(magnitude, dtype=torch.float32).cpu().expand(len(x))
+    magnitude = torch.as_tensor(magnitude, dtype=torch.float32).cpu()
+    _require_one_each("magnitudes", magnitude.numel() if magnitude.ndim else 1, len(x))
+    magnitude = magnitude.expand(len(x))
     out = x.clone()
     moving = torch.isin(which, positions(_MOVING, len(_MOVING)))
     groups = {name: which == _NAMES.index(name) for name in _CHANGES}
@@ -81,6 +83,7 @@ def apply_operation(
 def positions(operation: str | list[str] | Tensor, count: int) -> Tensor:
     """Return positions in `OPERATIONS`, int64 (count,) on the CPU."""
     if isinstance(operation, Tensor):
+        _require_one_each("operations", operation.numel(), count)
         return operation.cpu().expand(count)
     names = [operation] * count if isinstance(operation, str) else list(operation)
     for name in names:
@@ -88,7 +91,16 @@ def positions(operation: str | list[str] | Tensor, count: int) -> Tensor:
             raise ValueError(
                 f"No operation is called '{name}'; there are {', '.join(OPERATIONS)}."
             )
+    _require_one_each("operations", len(names), count)
     return torch.tensor([_NAMES.index(name) for name in names]).expand(count)
+
+
+def _require_one_each(what: str, given: int, images: int) -> None:
+    if given not in (1, images):
+        raise ValueError(
+            f"{given} {what} came with {images} images; give one for all, or one for "
+            "each."
+        )
 
 
 # --- what moves: all five are one matrix per image

@@ -91,7 +91,8 @@ def magnitudes(levels: int, height: int, width: int, wide: bool = False) -> Tens
     """Return what every operation's levels mean, for images of a size.
 
     Args:
-        levels: how many, evenly spaced from no effect (0) to the largest.
+        levels: how many, evenly spaced from no effect (0; but Solarize inverts pure
+            white even there) to the largest.
         height, width: of the images in pixels; a shift grows with them unless wide.
         wide: the ranges of TrivialAugment instead of those of RandAugment.
 
