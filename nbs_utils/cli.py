@@ -105,6 +105,12 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--image-size", type=int, metavar="PX")
     one.add_argument("--batch-size", type=int, metavar="N")
     one.add_argument("--limit", type=int, metavar="N", help="at most N images a split")
+    one.add_argument(
+        "--augment",
+        default="auto",
+        metavar="NAME",
+        help="none, crop-flip, randaugment, ...; an unknown name lists them (auto)",
+    )
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--folder", type=Path, help="of the run (runs/MODEL-DATA-...)")
     one.add_argument("--fresh", action="store_true", help="begin again from nothing")

@@ -124,6 +124,7 @@ def train(options: argparse.Namespace) -> int:
         "image_size": options.image_size,
         "batch_size": options.batch_size,
         "limit": options.limit,
+        "augment": options.augment,
         "seed": options.seed,
     }
     data, network, note = prepare(request)
@@ -177,6 +178,7 @@ def prepare(request: dict):
         image_size=request.get("image_size"),
         batch_size=positive("--batch-size", 128 if batch_size is None else batch_size),
         limit=request.get("limit"),
+        augment=request.get("augment", "auto"),  # runs before there was a choice
         seed=request.get("seed", 0),
         # Grey images become colour images where a network takes nothing else.
         channels=None if "in_channels" in arguments else 3,
@@ -214,6 +216,8 @@ def folder_name(options: argparse.Namespace) -> str:
         parts.append(f"batch{options.batch_size}")
     if options.limit:
         parts.append(f"limit{options.limit}")
+    if options.augment != "auto":
+        parts.append(options.augment)
     if options.seed:
         parts.append(f"seed{options.seed}")
     return re.sub(r"[^\w.=-]+", "_", "-".join(parts))

@@ -1,12 +1,16 @@
 """Augmentation against torchvision: exactly where given, in distribution where drawn."""
 
+from functools import partial
+
+import numpy
 import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 from torchvision.transforms import v2
 
+import nbs_utils
 from nbs_utils import augment
-from nbs_utils.augment import geometry
+from nbs_utils.augment import geometry, scale
 
 
 @pytest.fixture
@@ -238,11 +242,118 @@ def test_alpha_must_be_positive(generator):
         augment.mixup(x, y, 0, generator)
 
 
-@pytest.mark.parametrize("name", ["none", "flip", "crop-flip", "resized-crop-flip",
-                                  "strong"])  # fmt: skip
+# --- crops from a resized image
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("sides", [(40, 40), (30, 50), (50, 30)])
+def test_scaled_crop_is_resize_then_crop(sides, dtype):
+    x = torch.rand(6, 3, *sides, generator=torch.Generator().manual_seed(2))
+    x = (x * 255).byte() if dtype == torch.uint8 else x
+    shorter = torch.tensor([22, 25, 30, 37, 41, 60])  # smaller, the same, larger
+    top, left = torch.tensor([0, 3, 1, 15, 2, 38]), torch.tensor([0, 1, 8, 5, 19, 30])
+    y = augment.scaled_crop(x, shorter, top, left, 22)
+    for i in range(6):
+        resized = TF.resize(x[i], [int(shorter[i])], antialias=True)
+        expected = TF.crop(resized, int(top[i]), int(left[i]), 22, 22)
+        assert torch.equal(y[i], expected)
+
+
+def test_scaled_crop_by_matrices_equals_the_kernel():
+    # What other devices than the CPU do; here on the CPU, to compare.
+    x = torch.rand(6, 3, 30, 50, generator=torch.Generator().manual_seed(2))
+    shorter = torch.tensor([22, 25, 30, 37, 41, 60])
+    top, left = torch.tensor([0, 3, 1, 15, 2, 38]), torch.tensor([0, 1, 8, 5, 19, 30])
+    a = augment.scaled_crop(x, shorter, top, left, 22)
+    b = scale._by_matrices(x, shorter, top, left, 22)
+    assert (a - b).abs().max() < 1e-4
+
+
+def test_shorter_sides_and_corners_are_drawn_evenly(generator, monkeypatch):
+    drawn = {}
+
+    def keep(x, side, top, left, size):
+        drawn.update(side=side, top=top, left=left)
+
+    monkeypatch.setattr(scale, "scaled_crop", keep)
+    x = torch.empty(20000, 1, 8, 16)
+    augment.random_scaled_crop(x, 8, (8, 12), generator)
+    side = drawn["side"]
+    counts = side.bincount(minlength=13)[8:]
+    assert len(counts) == 5 and (counts - 4000).abs().max() < 4 * 57
+    for s in range(8, 13):
+        # a side of s leaves s - 8 rows and 2 * s - 8 columns to move in
+        for corner, room in ((drawn["top"], s - 8), (drawn["left"], 2 * s - 8)):
+            counts = corner[side == s].bincount(minlength=room + 1)
+            assert len(counts) == room + 1
+            expected = 4000 / (room + 1)
+            assert (counts - expected).abs().max() < 5 * expected**0.5
+    augment.random_scaled_crop(x, 8, 11, generator)
+    assert set(drawn["side"].tolist()) == {11}
+
+
+# --- colour noise along principal components
+
+
+def test_color_components_are_those_of_the_pixels():
+    g = torch.Generator().manual_seed(3)
+    axes = torch.linalg.qr(torch.randn(3, 3, generator=g)).Q
+    spread = torch.tensor([0.09, 0.04, 0.01])  # deviations along the axes
+    x = 0.5 + torch.randn(100, 40, 40, 3, generator=g) * spread @ axes.T
+    parts = augment.color_components(x.permute(0, 3, 1, 2))
+    assert torch.allclose(parts.variance, spread**2, rtol=0.02)
+    for found, axis in zip(parts.direction, axes.T):
+        assert abs(found @ axis) > 0.999 and found.sum() > 0
+    assert torch.allclose(parts.share.sum(), torch.tensor(1.0))
+    whole = images(90)
+    pixels = whole.transpose(0, 1).flatten(1).double().numpy() / 255
+    values = augment.color_components(whole).variance
+    assert values.tolist() == pytest.approx(
+        sorted(numpy.linalg.eigvalsh(numpy.cov(pixels, bias=True)), reverse=True)
+    )
+    grey = augment.color_components(images(4, channels=1))
+    assert grey.direction.tolist() == [[1.0]]
+
+
+def test_pca_noise_shifts_whole_images_as_defined(generator):
+    parts = augment.ColorComponents(
+        torch.tensor([0.2, 0.1, 0.05]), torch.eye(3)[[2, 0, 1]]
+    )
+    x = torch.full((20000, 3, 2, 2), 0.5)
+    shift = augment.pca_noise(x, generator, parts) - x
+    assert torch.equal(shift, shift[..., :1, :1].expand_as(shift))  # one per image
+    # blue moves with the first component, red with the second, green with the third
+    deviation = shift[..., 0, 0].std(0) / 0.1
+    assert torch.allclose(deviation, torch.tensor([0.1, 0.05, 0.2]), rtol=0.03)
+    assert shift.mean().abs() < 1e-3
+    levels = torch.full((4, 3, 2, 2), 250, dtype=torch.uint8)
+    moved = augment.shift_color(levels, torch.tensor([[-0.1, 0.01, 0.1]]).expand(4, 3))
+    assert moved[0, :, 0, 0].tolist() == [round(250 - 25.5), 253, 255]
+
+
+def test_components_of_other_images_are_refused(generator):
+    parts = augment.color_components(images(4, channels=1))
+    with pytest.raises(ValueError, match="3 channels and the components .* with 1"):
+        augment.pca_noise(images(), generator, parts)
+
+
+# --- presets
+
+
+def preset_named(name, size):
+    some = images(6, 40)
+    return augment.make_augment(name, size, images=lambda: some)
+
+
+PRESETS = ["none", "flip", "crop-flip", "side-crop-flip", "scale-crop-flip",
+           "resized-crop-flip", "strong", "pca", "autoaugment", "randaugment",
+           "trivialaugment", "erasing"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("size", [32, 80])
 def test_presets_repeat_with_the_seed_and_only_then(name, size):
-    preset = augment.make_augment(name, size)
+    preset = preset_named(name, size)
     x = images(8, 100 if preset.from_stored else size, last=True)
     before = x.clone()
     first = preset(x, torch.Generator().manual_seed(1))
@@ -263,3 +374,50 @@ def test_make_augment_takes_functions_and_names_the_known():
     assert torch.equal(made(images(), None), 255 - images())
     with pytest.raises(ValueError, match="'crop-flop'.*crop-flip"):
         augment.make_augment("crop-flop", 32)
+    with pytest.raises(ValueError) as error:
+        augment.make_augment("crop-flop", 32)
+    assert all(name in str(error.value) for name in PRESETS)
+    named = augment.make_augment(partial(augment.rand_augment, magnitude=3), 32)
+    assert named.name == "rand_augment"
+
+
+def test_pca_by_name_takes_the_components_of_the_data_at_hand():
+    data = nbs_utils.load_data("digits", limit=100, augment="pca")
+    assert data.augment == "pca"
+    noise = data.train.augment.steps[-1]
+    (x,) = (x for x, _ in data.train.store.read([torch.arange(100)]))
+    expected = augment.color_components(x)
+    assert torch.allclose(noise.keywords["components"].variance, expected.variance)
+    with pytest.raises(ValueError, match="'pca' needs the colours of the training"):
+        augment.make_augment("pca", 32)
+
+
+# --- bad input is answered with a sentence
+
+
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+        (lambda x, g: augment.crop(x, *[torch.zeros(12).long()] * 2, 24, 20),
+         "A crop of 24 x 20 px is larger than the images of 20 x 20 px"),
+        (lambda x, g: augment.random_scaled_crop(x, 24, 22, g),
+         "crop of 24 x 24 px is larger .* 22 px; make the shorter side at least 24"),
+        (lambda x, g: augment.scaled_crop(x, *[torch.zeros(12).long()] * 3, 24),
+         "larger than an image whose shorter side is resized to 0 px"),
+        (lambda x, g: augment.random_scaled_crop(x, 24, (30, 25), g),
+         r"shorter_side is \(30, 25\)"),
+        (lambda x, g: augment.random_crop(x, -1, g), "padding is -1 px"),
+        (lambda x, g: augment.random_crop_flip(x, -1, g), "padding is -1 px"),
+        (lambda x, g: augment.random_resized_crop(x, 8, (0.5, 0.1), generator=g),
+         r"scale is \(0.5, 0.1\)"),
+        (lambda x, g: augment.random_erasing(x, g, ratio=(2, 1)), r"ratio is \(2, 1\)"),
+        (lambda x, g: augment.random_erasing(x, g, p=1.5), "p is 1.5"),
+        (lambda x, g: augment.cutout(x, -4, g), "size is -4 px"),
+        (lambda x, g: augment.color_jitter(x, g, contrast=-1), "contrast is -1"),
+        (lambda x, g: augment.color_jitter(x, g, hue=0.7), "hue is 0.7"),
+        (lambda x, g: augment.color_components(x[:0]), r"shape \(0, 3, 20, 20\)"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(call, sentence, generator):
+    with pytest.raises(ValueError, match=sentence):
+        call(images(), generator)

@@ -150,6 +150,13 @@ def test_the_default_folder_tells_runs_apart(nbs, place):
     ]
 
 
+def test_the_augmentation_is_chosen_by_name_and_noted(nbs, place):
+    nbs(*TRAIN, "--set", "epochs=1", "--augment", "trivialaugment")
+    folder = place / "runs" / "small-digits-short-epochs=1-limit60-trivialaugment"
+    card = json.loads((folder / "card.json").read_text())
+    assert card["data"]["augment"] == "trivialaugment"
+
+
 def test_the_seed_decides_the_first_weights(nbs, place):
     for folder, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         nbs(*TRAIN, "--set", "epochs=1", "--seed", seed, "--folder", folder)
@@ -224,6 +231,7 @@ BAD = {
     "pair": ((*TRAIN, "--set", "lr"), "--set lr is no pair; write it as KEY=VALUE"),
     "value": ((*TRAIN, "--set", "lr=[1"), "neither a number, a word nor a list"),
     "key": ((*TRAIN, "--set", "lrr=1"), "no key 'lrr'"),
+    "augment": ((*TRAIN, "--augment", "crop-flop"), "there are none, flip, crop-flip"),
     "range": ((*TRAIN, "--set", "momentum=2"), "momentum is 2"),
     "epochs": ((*TRAIN, "--set", "epochs=0"), "epochs is 0"),
     "epochs word": ((*TRAIN, "--set", "epochs=many"), "epochs is 'many'"),

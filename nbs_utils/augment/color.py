@@ -90,7 +90,18 @@ def color_jitter(
         generator: source of the draws.
         brightness, contrast, saturation: largest change of the factor.
         hue: largest turn of the colour circle, 0 to 0.5.
+
+    Raises:
+        ValueError: an amount is negative, or the hue above half a turn.
     """
+    named = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    for name, amount in named.items():
+        if amount < 0:
+            raise ValueError(f"{name} is {amount}; the largest change is at least 0.")
+    if not 0 <= hue <= 0.5:
+        raise ValueError(
+            f"hue is {hue}; it must be between 0 and 0.5, half a turn of the circle."
+        )
     draw = 2 * uniform(generator, 4, len(x)) - 1
     amounts = torch.tensor([brightness, contrast, saturation, hue], device=draw.device)
     factors = (1 + draw[:3] * amounts[:3, None]).clamp_min(0)

@@ -27,7 +27,16 @@ def crop(x: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tenso
 
     Returns:
         (B, C, height, width).
+
+    Raises:
+        ValueError: the windows are larger than the images.
     """
+    if height > x.shape[2] or width > x.shape[3]:
+        raise ValueError(
+            f"A crop of {height} x {width} px is larger than the images of "
+            f"{x.shape[2]} x {x.shape[3]} px; ask for a smaller one, or pad or resize "
+            "the images first."
+        )
     rows = torch.arange(len(x))
     if x.device.type == "cpu":
         # All windows are views of the same memory; NumPy copies the chosen ones row
@@ -48,9 +57,18 @@ def random_crop(x: Tensor, padding: int, generator: torch.Generator) -> Tensor:
 
     Returns:
         (B, C, H, W).
+
+    Raises:
+        ValueError: the padding is negative.
     """
+    _require_padding(padding)
     top, left = (uniform(generator, 2, len(x)) * (2 * padding + 1)).long()
     return crop(F.pad(x, [padding] * 4), top, left, *x.shape[-2:])
+
+
+def _require_padding(padding: int) -> None:
+    if padding < 0:
+        raise ValueError(f"padding is {padding} px; it must be at least 0.")
 
 
 def flip(x: Tensor, mask: Tensor) -> Tensor:
@@ -88,6 +106,7 @@ def random_crop_flip(x: Tensor, padding: int, generator: torch.Generator) -> Ten
     Returns:
         (B, C, H, W).
     """
+    _require_padding(padding)
     draw = uniform(generator, 3, len(x))
     top, left = (draw[:2] * (2 * padding + 1)).long()
     y = crop(F.pad(x, [padding] * 4), top, left, *x.shape[-2:])
@@ -98,11 +117,14 @@ def random_crop_flip(x: Tensor, padding: int, generator: torch.Generator) -> Ten
 # --- random resized crop
 
 
-def _resampling(start: Tensor, length: Tensor, size: int, total: int) -> Tensor:
+def _resampling(
+    start: Tensor, length: Tensor, size: int, total: int, whole: bool
+) -> Tensor:
     """Return matrices (B, size, total) that resample [start, start + length).
 
     The weights are a triangle around each output pixel's place in the input, widened
-    where the window shrinks (antialiasing), as in PIL and torchvision.
+    where the window shrinks (antialiasing), as in PIL and torchvision. With `whole`
+    they reach over the window's ends, as if the whole had been resized, then cut.
     """
     scale = length.float() / size
     out = torch.arange(size, device=start.device) + 0.5
@@ -111,17 +133,27 @@ def _resampling(start: Tensor, length: Tensor, size: int, total: int) -> Tensor:
     distance = (inside - center[..., None]).abs()  # (B, size, total)
     weight = (1 - distance / scale.clamp_min(1)[:, None, None]).clamp_min(0)
     first, last = start[:, None, None], (start + length)[:, None, None]
-    weight = weight * ((inside > first) & (inside < last))
+    if not whole:
+        weight = weight * ((inside > first) & (inside < last))
     return weight / weight.sum(-1, keepdim=True)
 
 
 def resample(
-    x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int
+    x: Tensor,
+    top: Tensor,
+    left: Tensor,
+    height: Tensor,
+    width: Tensor,
+    size: int,
+    whole: bool = False,
 ) -> Tensor:
-    """Do what `resized_crop` does for all boxes at once, by two matrix products."""
+    """Do what `resized_crop` does for all boxes at once, by two matrix products.
+
+    With `whole` it is what resizing the image and then cutting does (`scaled_crop`).
+    """
     boxes = torch.stack([top, left, height, width]).to(x.device, non_blocking=True)
-    rows = _resampling(boxes[0], boxes[2], size, x.shape[2])
-    columns = _resampling(boxes[1], boxes[3], size, x.shape[3])
+    rows = _resampling(boxes[0], boxes[2], size, x.shape[2], whole)
+    columns = _resampling(boxes[1], boxes[3], size, x.shape[3], whole)
     with torch.autocast(x.device.type, enabled=False):
         y = rows[:, None] @ x.float() @ columns[:, None].mT
     return y.round_().clamp_(0, 255).byte() if x.dtype == torch.uint8 else y
@@ -183,7 +215,20 @@ def draw_boxes(
 
     Returns:
         int64 (4, count): top, left, height, width.
+
+    Raises:
+        ValueError: a range is empty, an area is none, or larger than the image.
     """
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(
+            f"scale is {tuple(scale)}; it must be (least, largest) area, as shares of "
+            "the image between 0 and 1."
+        )
+    if not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(
+            f"ratio is {tuple(ratio)}; it must be (least, largest) width over height, "
+            "both above 0."
+        )
     draw = uniform(generator, 4, TRIES, count)
     area = height * width * (scale[0] + (scale[1] - scale[0]) * draw[0])
     low, high = math.log(ratio[0]), math.log(ratio[1])

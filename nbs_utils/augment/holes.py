@@ -49,7 +49,12 @@ def cutout(
         size: side of the square in pixels; near the border less of it is seen.
         generator: source of the draws.
         value: what is written, a number or (C, 1, 1).
+
+    Raises:
+        ValueError: the size is negative.
     """
+    if size < 0:
+        raise ValueError(f"size is {size} px; the side of a hole is at least 0.")
     draw = uniform(generator, 2, len(x))
     top = (draw[0] * x.shape[2]).long() - size // 2
     left = (draw[1] * x.shape[3]).long() - size // 2
@@ -74,7 +79,12 @@ def random_erasing(
         scale: least and largest area, as shares of the image.
         ratio: least and largest width over height.
         value: what is written, a number or (C, 1, 1).
+
+    Raises:
+        ValueError: p is no probability, or a range is empty or out of bounds.
     """
+    if not 0 <= p <= 1:
+        raise ValueError(f"p is {p}; a probability lies between 0 and 1.")
     boxes = draw_boxes(len(x), *x.shape[-2:], scale, ratio, generator)
     boxes[2] *= uniform(generator, len(x)) < p  # no height, no box
     return erase(x, *boxes, value)

@@ -29,7 +29,7 @@ from .layout import Layout, plan
 from .photographs import Photographs, load_photographs
 from .placing import place
 from .split import Split
-from .storage import default_budget, parse_bytes
+from .storage import Store, default_budget, parse_bytes
 
 __all__ = [
     "BadImage",
@@ -119,10 +119,13 @@ def load_data(
         image_size: side of the images in pixels; by default the data set's own, and
             128 for photographs.
         batch_size: images per batch unless a batch is asked for otherwise.
-        augment: of training batches: "none", "flip", "crop-flip",
-            "resized-crop-flip", "strong", a function of (uint8 batch, generator), or
-            "auto": crop-flip up to 64 px and resized-crop-flip above, but nothing
-            for digits, which a mirror or a cut turns into other signs.
+        augment: of training batches: "none", "flip", "crop-flip", "side-crop-flip",
+            "scale-crop-flip", "resized-crop-flip", "strong", "pca", "autoaugment",
+            "randaugment", "trivialaugment", "erasing" (`nbs.augment.make_augment`
+            says what each is), a function of (uint8 batch, generator), or "auto":
+            crop-flip up to 64 px and resized-crop-flip above, but nothing for
+            digits, which a mirror or a cut turns into other signs. Mixup and CutMix,
+            which mix labels too, are keys of a recipe.
         val_size: images of the validation split, a number or a share. It is taken
             from the official training split, each class in proportion. By default
             a tenth, at most 5,000 (CIFAR: 45,000/5,000 as in He et al., 2016).
@@ -172,7 +175,11 @@ def load_data(
         skip=on_bad_image == "skip",
         workers=workers,
     )
-    augment = make_augment(_automatic(augment, spec, layout), layout.image_size)
+    augment = make_augment(
+        _automatic(augment, spec, layout),
+        layout.image_size,
+        images=lambda: _some_images(stores[0]),
+    )
     train, val, test = (
         Split(
             name=word,
@@ -286,6 +293,13 @@ def _split(
             where = where[stratified(part.labels[where], limit, seed)[0]]
         chosen.append(where)
     return chosen
+
+
+def _some_images(store: Store, count: int = 1000) -> Tensor:
+    """Return training images as stored, evenly spaced: uint8 (N, C, H, W)."""
+    total = len(store.labels)
+    chosen = torch.arange(0, total, max(1, total // count), device=store.home)[:count]
+    return torch.cat([x.cpu() for x, _ in store.read(chosen.split(256))])
 
 
 def _automatic(
