@@ -25,6 +25,7 @@ _HOME = {
     "list_recipes": "recipe",
     "fit": "train",
     "evaluate": "evaluate",
+    "predict": "predict",
     "glance": "results",
     "save_card": "results",
     # counting and proving
@@ -43,7 +44,16 @@ _HOME = {
     "list_models": "zoo",
 }
 # `nbs.figures.show_images(...)`: drawing keeps its own shelf
-_MODULES = ("augment", "figures", "losses", "measure", "results", "runtime", "zoo")
+_MODULES = (
+    "augment",
+    "figures",
+    "losses",
+    "measure",
+    "protocols",
+    "results",
+    "runtime",
+    "zoo",
+)
 
 __all__ = [*_HOME, *_MODULES, "__version__"]  # noqa: PLE0604
 

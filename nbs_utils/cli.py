@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import commands
+from . import commands, evaluate_command
 
 DESCRIPTION = "Networks for image classification, from the book that builds them."
 
@@ -117,16 +117,11 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--on-out-of-memory", choices=("raise", "halve"), default="raise")
 
     one = command(
-        "evaluate", commands.evaluate_run, "score a trained network on a split"
+        "evaluate",
+        evaluate_command.run,
+        "score a trained network, or published weights, by a paper's protocol",
     )
-    one.add_argument(
-        "--checkpoint", required=True, type=Path, help="the folder of a run, or a file"
-    )
-    one.add_argument("--model", help="by default the run's own")
-    one.add_argument("--data", help="by default the run's own")
-    one.add_argument("--image-size", type=int, metavar="PX")
-    add_model_set(one)
-    one.add_argument("--split", choices=("val", "test"), default="test")
+    evaluate_command.add_arguments(one, add_model_set)
 
     add_authoring(command)
     return parser

@@ -1,4 +1,4 @@
-"""What the commands of `nbs` do with networks: list, summary, train, evaluate.
+"""What the commands of `nbs` do with networks: list, summary, train.
 
 They only join the rooms of `nbs_utils`: a name becomes data and a network, these become
 a run, the run becomes scores and a card, all of it in one folder.
@@ -156,43 +156,6 @@ def train(options: argparse.Namespace) -> int:
     )
     write_json(record, folder / CARD)
     print(f"Test: {scores}", f"Card: {folder / CARD}", sep="\n")
-    return 0
-
-
-def evaluate_run(options: argparse.Namespace) -> int:
-    from .checkpoint import CheckpointError, load_weights
-    from .evaluate import evaluate
-
-    place = options.checkpoint
-    folder = place if place.is_dir() else place.parent
-    request = read_request(folder)
-    for key in ("model", "data", "image_size"):
-        if getattr(options, key) is not None:
-            request[key] = getattr(options, key)
-    if options.model_set:
-        request["arguments"] = read_pairs(options.model_set, "--model-set")
-    for key in ("model", "data"):
-        if key not in request:
-            raise UserError(
-                f"{folder} does not say which {key} it was trained with; add --{key}."
-            )
-    file = place
-    if place.is_dir():
-        # What the network held when training ended, or else the best so far.
-        files = [place / name for name in (FINAL, "best.pt", "last.pt")]
-        file = next((f for f in files if f.exists()), None)
-        if file is None:
-            raise CheckpointError(
-                f"There is no checkpoint in {place}; give the folder of a run of `nbs "
-                "train`, or a file."
-            )
-    elif not place.exists():
-        raise CheckpointError(f"There is no checkpoint at {place}.")
-    data, network, _ = prepare(request)
-    load_weights(network, file)
-    split = getattr(data, options.split)
-    print(f"{request['model']} from {file} on {split}", file=sys.stderr)
-    print(evaluate(network, split))
     return 0
 
 

@@ -1,6 +1,7 @@
 """Scores of a network on a split: top-1, top-5, loss, each class, confusions."""
 
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .runtime import precision as choose_precision
+from .predict import Runner
+from .protocols import Protocol
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Scores:
         protocol: how each image was cut; "center" is the split's one center crop.
         split: the name of the split, where it has one.
         precision: the arithmetic of the forward pass.
+        outputs: of the network. Where they are more than the classes of the split (a
+            network of ImageNet on Imagenette), everything above is over the classes of
+            the split alone.
+        top1_all, top5_all: over all outputs of the network; otherwise top1 and top5.
+        notes: sentences about images that were unusual or could not be read.
     """
 
     top1: float
@@ -44,66 +51,73 @@ class Scores:
     protocol: str = "center"
     split: str = ""
     precision: str = "float32"
+    outputs: int = 0
+    top1_all: float = math.nan
+    top5_all: float = math.nan
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         where = f" on {self.n:,} {self.split + ' ' if self.split else ''}images"
         five = f", top-5 {100 * self.top5:.1f} %" if len(self.confusion) > 5 else ""
-        return (
+        how = f", {self.protocol}" if self.protocol != "center" else ""
+        line = (
             f"top-1 {100 * self.top1:.1f} %{five}, loss {self.loss:.3f}{where} "
-            f"({self.images_per_second:,.0f} images/s, {self.precision})"
+            f"({self.images_per_second:,.0f} images/s, {self.precision}{how})"
         )
+        k = len(self.confusion)
+        if self.outputs > k:
+            line += (
+                f"\nThat is over the split's {k} classes; over all {self.outputs:,} of "
+                f"the network: top-1 {100 * self.top1_all:.1f} %, top-5 "
+                f"{100 * self.top5_all:.1f} %"
+            )
+        return "\n".join([line, *self.notes])
 
 
 def evaluate(
     network: nn.Module,
     split,
     *,
-    protocol: str = "center",
+    protocol: str | Protocol = "center",
     batch_size: int | None = None,
     precision: str = "auto",
     device: torch.device | str | None = None,
+    progress: bool = False,
 ) -> Scores:
     """Run a network over a split, in order and without augmentation.
 
     Args:
         network: maps (B, C, H, W) to logits (B, K). It is moved to the device; each
             of its modules is left in the mode, training or not, that it was in.
-        split: `data.val` or `data.test`.
-        protocol: "center", one crop.
-        batch_size: by default the data's own.
+        split: `data.val` or `data.test`, or photographs (`load_photographs`), which
+            keep their own shape. Of a split of `load_data` the stored squares are cut.
+        protocol: how each image is cut: "center" (one crop), "ten_crop", "dense",
+            "multi_crop", "dense+multi_crop", "googlenet_144", "multi_scale_dense";
+            see `protocols.views`. Crop protocols average the probabilities of all
+            crops. Dense ones average the class map over space, "dense" then the
+            probabilities of an image and its mirror image, "multi_scale_dense" the
+            class scores of its scales.
+        batch_size: pictures that go through the network at a time; by default the
+            data's own. It bounds the memory, whatever the number of crops.
         precision: "auto" (see `runtime.precision`), or a type by name. Images whose
             logits tie in 16 bits are computed once more in float32; a tie that
             remains goes to the class with the smaller number.
         device: by default the split's.
+        progress: show on stderr, where that is a terminal, how many images are done.
 
     Raises:
         TypeError: a whole data set was given instead of one of its splits.
         ValueError: empty split, unknown protocol, outputs that do not fit the
             classes, labels out of range, or logits that are not finite.
+        NotDense: a dense protocol, and a classifier that cannot be convolutional.
     """
     _check_split(split)
-    if protocol != "center":
-        raise ValueError(
-            f"The protocol '{protocol}' is unknown; this version knows 'center', "
-            "one center crop for each image."
-        )
-    device = torch.device(device or getattr(split, "device", None) or _device(network))
-    chosen = choose_precision(precision, device)
-    network.to(device)
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+    run = Runner(network, split, protocol, batch_size, precision, device)
     started = time.perf_counter()
-    try:
-        totals = _count(network, split, batch_size, chosen.dtype, device)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with run:
+        totals = _count(run, len(split.classes), progress and sys.stderr.isatty())
     seconds = time.perf_counter() - started
-    return _scores(*totals, split, seconds, protocol, str(chosen))
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next((p.device for p in network.parameters()), torch.device("cpu"))
+    return _scores(*totals, split, seconds, run)
 
 
 def _check_split(split) -> None:
@@ -122,61 +136,65 @@ def _check_split(split) -> None:
         )
 
 
-@torch.inference_mode()
-def _count(network, split, batch_size, dtype, device):
-    """Return (confusion, correct among five by class, summed loss)."""
-    k = len(split.classes)
+def _count(run: Runner, k: int, show: bool = False):
+    """Count on the device, and fetch it once.
+
+    Returns:
+        confusion, correct among five by class, mean loss, the number of outputs, and
+        the shares correct at once and among five over all outputs.
+    """
+    device = run.device
     confusion = torch.zeros(k, k, dtype=torch.int64, device=device)
     within5 = torch.zeros(k, dtype=torch.int64, device=device)
-    loss, seen = 0.0, 0  # summed by Python, in double precision
-    for x, y in split.batches(batch_size, device=device):
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = network(x)
-        _check_logits(logits, len(y), k)
-        logits = logits.float()
-        if dtype != torch.float32:
-            tied = _tied(logits, y)
-            if tied.any():
-                logits[tied] = network(x[tied]).float()
-        own = logits.gather(1, y[:, None])
-        smaller = torch.arange(k, device=device) < y[:, None]
-        rank = ((logits > own) | ((logits == own) & smaller)).sum(1)
-        confusion.view(-1).add_(
-            torch.bincount(y * k + logits.argmax(1), minlength=k * k)
-        )
-        within5 += torch.bincount(y[rank < 5], minlength=k)
-        loss += F.cross_entropy(logits, y, reduction="sum").item()
+    among_all = torch.zeros(2, dtype=torch.int64, device=device)
+    losses, seen, outputs = [], 0, k
+    for logits, y in run:
+        outputs = logits.shape[1]
+        target = run.target(logits, y)
+        if outputs != k:
+            rank = _rank(logits, target)
+            among_all += torch.stack([(rank < 1).sum(), (rank < 5).sum()])
+            logits = logits[:, run.columns]
+        rank = _rank(logits, y)
+        confusion.view(-1).index_add_(0, y * k + logits.argmax(1), torch.ones_like(y))
+        within5.index_add_(0, y, (rank < 5).long())
+        losses.append(F.cross_entropy(logits, y, reduction="sum"))
         seen += len(y)
+        if show:
+            print(f"\r{seen:,} of {len(run.split):,} images", end="", file=sys.stderr)
+    if show:
+        print("\r\033[K", end="", file=sys.stderr)
+    if not seen:
+        raise ValueError(
+            "None of the images could be read, so nothing was scored. "
+            + " ".join(_notes(run.split)[:1])
+        )
+    loss = sum(torch.stack(losses).tolist())  # by Python, in double precision
     if not math.isfinite(loss):
         raise ValueError(
             "The network's outputs hold NaN or infinity, so they cannot be ranked. "
             "Training has diverged, or the weights are damaged: load the last good "
             "checkpoint."
         )
-    return confusion.cpu().numpy(), within5.cpu().numpy(), loss / seen
+    shares = [count / seen for count in among_all.tolist()]
+    return confusion.cpu().numpy(), within5.cpu().numpy(), loss / seen, outputs, shares
 
 
-def _tied(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Tell which rows leave the predicted class, or the true one's rank, to chance."""
-    top = logits.topk(min(2, logits.shape[1])).values
-    own = (logits == logits.gather(1, y[:, None])).sum(1) > 1
-    return own | (top[:, 0] == top[:, -1])
+def _rank(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return how many classes come before the true one; ties go to the smaller."""
+    own = logits.gather(1, y[:, None])
+    smaller = torch.arange(logits.shape[1], device=logits.device) < y[:, None]
+    return ((logits > own) | ((logits == own) & smaller)).sum(1)
 
 
-def _check_logits(logits, images: int, k: int) -> None:
-    if not isinstance(logits, torch.Tensor):
-        raise TypeError(
-            f"The network returned a {type(logits).__name__} in evaluation mode; "
-            f"expected one tensor of logits (B, {k})."
-        )
-    if logits.shape != (images, k):
-        raise ValueError(
-            f"The network returned {tuple(logits.shape)} for {images} images of {k} "
-            f"classes; expected ({images}, {k}). Build it with num_classes={k}."
-        )
+def _notes(split) -> list[str]:
+    findings = getattr(split, "findings", None)
+    return findings.sentences(split.paths) if findings is not None else []
 
 
-def _scores(confusion, within5, loss, split, seconds, protocol, precision) -> Scores:
+def _scores(
+    confusion, within5, loss, outputs, among_all, split, seconds, run
+) -> Scores:
     images = confusion.sum(1)
     n = int(images.sum())
     right = np.diag(confusion)
@@ -196,6 +214,8 @@ def _scores(confusion, within5, loss, split, seconds, protocol, precision) -> Sc
             }
         )
     correct1, correct5 = int(right.sum()), int(within5.sum())
+    if outputs == len(confusion):
+        among_all = correct1 / n, correct5 / n
     return Scores(
         top1=correct1 / n,
         top5=correct5 / n,
@@ -207,7 +227,11 @@ def _scores(confusion, within5, loss, split, seconds, protocol, precision) -> Sc
         confusion=confusion,
         seconds=seconds,
         images_per_second=n / seconds,
-        protocol=protocol,
+        protocol=run.protocol,
         split=str(getattr(split, "name", "") or ""),
-        precision=precision,
+        precision=str(run.precision),
+        outputs=outputs,
+        top1_all=among_all[0],
+        top5_all=among_all[1],
+        notes=tuple(_notes(split)),
     )

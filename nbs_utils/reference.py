@@ -153,6 +153,11 @@ def load_pretrained(
     return transplant(source, network, input_size)
 
 
+def read_published(url: str, path: str | Path | None = None) -> dict:
+    """Return the tensors of a published file; see `load_pretrained`."""
+    return _read_weights(url, path)
+
+
 def _read_weights(url: str, path: str | Path | None) -> dict:
     """Return the state dictionary of a file, fetched if need be and checked."""
     file_name = url.rsplit("/", 1)[-1]

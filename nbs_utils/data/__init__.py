@@ -26,6 +26,7 @@ from .datasets import (
 )
 from .decoding import BadImage
 from .layout import Layout, plan
+from .photographs import Photographs, load_photographs
 from .placing import place
 from .split import Split
 from .storage import default_budget, parse_bytes
@@ -34,8 +35,10 @@ __all__ = [
     "BadImage",
     "DataNotFound",
     "ImageData",
+    "Photographs",
     "Split",
     "load_data",
+    "load_photographs",
     "sample_photographs",
 ]
 

@@ -36,17 +36,25 @@ def _decode_with_pil(path: Path, channels: int) -> Tensor:
     return torch.from_numpy(array).reshape(*array.shape[:2], channels).permute(2, 0, 1)
 
 
-def decode_file(path: Path, channels: int = 3) -> Tensor:
+def decode_file(
+    path: Path, channels: int = 3, data: np.ndarray | None = None
+) -> Tensor:
     """Decode one image file to uint8 (channels, H, W).
 
     torchvision's decoder is about three times as fast as PIL's; PIL is asked where
-    torchvision cannot read a format (BMP, TIFF, 16 bits).
+    torchvision cannot read a format (BMP, TIFF, 16 bits). An EXIF orientation is
+    not applied.
+
+    Args:
+        path: the file.
+        channels: 1 or 3.
+        data: its bytes, uint8, where they have been read already.
 
     Raises:
         BadImage: neither can read the file; it is truncated or no image.
     """
     try:
-        data = np.fromfile(path, dtype=np.uint8)
+        data = np.fromfile(path, dtype=np.uint8) if data is None else data
         if len(data) == 0:
             raise BadImage(f"The image {path} is empty (0 bytes).")
         # The operator itself: torchvision.io on top of it warns at every call since

@@ -174,6 +174,22 @@ class Split:
         # x / 255 minus the mean, over the deviation, in two passes instead of four.
         return x.mul_(factor).add_(offset) if scale != 1 else x * factor + offset
 
+    def originals(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the stored squares, before any crop, in order; for test protocols.
+
+        Args:
+            count: how many at a time.
+
+        Yields:
+            uint8 (B, C, S, S) and labels int64 (B,), on the data's device.
+        """
+        parts = torch.arange(len(self)).to(self.store.home).split(count)
+        labels = self.labels.to(self.store.home)
+        for x, kept in self.store.read(parts):
+            if len(x):
+                x = x.to(self.device, non_blocking=True)
+                yield x, labels[kept].to(self.device)
+
     def images(self, indices: Tensor | list[int]) -> Tensor:
         """Return images as evaluation sees them, before normalization.
 
