@@ -19,6 +19,8 @@ from .protocols import Protocol, cut, parse, views
 from .runtime import keep_freed_memory
 from .runtime import precision as choose_precision
 
+WAITING = 2**29  # bytes of pictures that threads may have cut ahead of the network
+
 
 def predict(
     network: nn.Module,
@@ -65,6 +67,7 @@ class Runner:
     """
 
     def __init__(self, network, split, protocol, batch_size, precision, device):
+        check_split(split)
         self.parts = parse(protocol)
         self.protocol = "+".join(part.name for part in self.parts)
         self.network, self.split = network, split
@@ -86,19 +89,27 @@ class Runner:
 
     def __enter__(self):
         network = self.network.to(self.device)
+        modes = [(module, module.training) for module in network.modules()]
         self._stack = contextlib.ExitStack()
-        self._stack.callback(_set_modes, [(m, m.training) for m in network.modules()])
+        self._stack.callback(_set_modes, modes)
         network.eval()
+        try:
+            self.networks = self._networks(network)
+        except BaseException:
+            self._stack.close()
+            raise
         self._stack.enter_context(torch.inference_mode())
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.networks = [network] * len(self.parts)
-        if any(part.dense for part in self.parts):
-            size = self.split.image_size
-            channels = len(self.split.mean)
-            dense = fully_convolutional(network, (channels, size, size))
-            self.networks = [dense if p.dense else network for p in self.parts]
         return self
+
+    def _networks(self, network: nn.Module) -> list[nn.Module]:
+        """Return what each part applies to its pictures."""
+        if not any(part.dense for part in self.parts):
+            return [network] * len(self.parts)
+        size = self.split.image_size
+        dense = fully_convolutional(network, (len(self.split.mean), size, size))
+        return [dense if part.dense else network for part in self.parts]
 
     def __exit__(self, *error) -> None:
         self._stack.close()
@@ -177,7 +188,7 @@ class Runner:
         dtype = self.precision.dtype
         x = self._lay_out(x)
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            logits = (network or self.network)(x)
+            logits = (self.network if network is None else network)(x)
         if not isinstance(logits, Tensor):
             raise TypeError(
                 f"The network returned a {type(logits).__name__} in evaluation mode; "
@@ -212,7 +223,14 @@ class Runner:
             def work(image: Tensor) -> list[list[Tensor]]:
                 return [split.cut(image, part) for part in self.parts]
 
-            for i, pictures in split.stream(work):
+            size = split.image_size
+            each = sum(
+                3 * v.size[0] * v.size[1]
+                for part in self.parts
+                for v in views(part, size, 2 * size, size)
+            )
+            fit = max(split.workers, min(4 * split.workers, WAITING // each))
+            for i, pictures in split.stream(work, ahead=fit):
                 yield pictures, split.labels[i : i + 1]
             return
         size = split.image_size
@@ -263,6 +281,23 @@ class Runner:
     def _run(self, x: Tensor, network: nn.Module) -> Tensor:
         x = _send(x, self.device)
         return self._forward(self.split.normalize(x), network)
+
+
+def check_split(split) -> None:
+    """Refuse what is no split, or one that cannot be scored."""
+    if hasattr(split, "test") and hasattr(split, "val"):
+        raise TypeError(
+            "One split is scored at a time, and this is a whole data set. Pass data.val "
+            "while you are choosing, and data.test once, at the end."
+        )
+    if len(split) == 0:
+        raise ValueError("The split holds no image, so there is nothing to score.")
+    low, high, k = int(split.labels.min()), int(split.labels.max()), len(split.classes)
+    if low < 0 or high >= k:
+        raise ValueError(
+            f"Labels run from {low} to {high}, but there are {k} classes; expected 0 "
+            f"to {k - 1}."
+        )
 
 
 def average(scores: Tensor, how: str) -> Tensor:

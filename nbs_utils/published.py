@@ -134,14 +134,12 @@ def load_published(
     """
     entry = published(model, weights)
     size = {"image_size": entry.crop} if _takes_size(model) else {}
+    own = path is not None and Path(path).name != entry.file_name
+    state = _read_own(Path(path)) if own else read_published(entry.url, path)
     network = create_model(model, **size)
-    if path is None or Path(path).name == entry.file_name:
-        state = read_published(entry.url, path)
-    else:
-        state = _read_own(Path(path))
-        if _fits(network, state):
-            network.load_state_dict(state)
-            return network.eval(), entry
+    if own and _fits(network, state):
+        network.load_state_dict(state)
+        return network.eval(), entry
     where = path or entry.file_name
     source = reference_network(model, vary=False, **size)
     try:

@@ -149,7 +149,12 @@ def _score(network, entry, split, protocol, precision, batch_size) -> dict:
         network.to(memory_format=torch.channels_last)
     started = time.perf_counter()
     scores = evaluate(
-        network, split, protocol=protocol, precision=precision, batch_size=batch_size
+        network,
+        split,
+        protocol=protocol,
+        precision=precision,
+        batch_size=batch_size,
+        progress=True,
     )
     return {
         "parameters": count_parameters(network),
@@ -157,6 +162,7 @@ def _score(network, entry, split, protocol, precision, batch_size) -> dict:
         "top1": scores.top1_all,
         "top5": scores.top5_all,
         "top1_own": scores.top1,
+        "top5_own": scores.top5,
         "classes": len(split.classes),
         "published_top1": entry.top1,
         "published_top5": entry.top5,
@@ -180,19 +186,24 @@ def _rows_of(table: Table) -> list[dict]:
 
 def write_table(folder: Path, rows: list[dict]) -> Table:
     """Write rows as text, CSV and Markdown; return them as a table."""
-    table = Table(
-        [[_cell(row, key) for key in _COLUMNS] for row in rows],
-        columns=list(_COLUMNS.values()),
-    )
-    notes = [f"{r['model']}: {r['note']}" for r in rows if r.get("note")]
     first = next((r for r in rows if "images" in r), None)
-    title = ""
+    columns, title = dict(_COLUMNS), ""
     if first:
         title = f"{first['images']:,} images, {first['protocol']}, {first['precision']}"
         if first["classes"] < 1000:
             title += (
-                f"; scores over all 1,000 outputs, {first['classes']} classes shown"
+                "; top-1 and top-5 over all 1,000 classes, and over the "
+                f"{first['classes']} of the folder"
             )
+            columns |= {
+                "top1_own": "top-1 % of these",
+                "top5_own": "top-5 % of these",
+            }
+    table = Table(
+        [[_cell(row, key) for key in columns] for row in rows],
+        columns=list(columns.values()),
+    )
+    notes = [f"{r['model']}: {r['note']}" for r in rows if r.get("note")]
     text = "\n".join([title, "", repr(table), *([""] if notes else []), *notes])
     write_text(text + "\n", Path(folder) / "table.txt")
     write_text(table.to_csv(index=False), Path(folder) / "table.csv")

@@ -115,6 +115,11 @@ def test_train_leaves_a_folder_from_which_evaluate_gives_the_same_scores(nbs, pl
     status, val, _ = nbs("evaluate", "--checkpoint", "run/last.pt", "--split", "val")
     assert status == 0
     assert "validation images" in val
+    words = ("evaluate", "--checkpoint", "run", "--protocol", "ten_crop")
+    status, crops, _ = nbs(*words, "--limit", "20")
+    assert status == 0
+    assert "on 20 test images" in crops
+    assert ", ten_crop)" in crops
 
 
 def test_a_finished_run_is_not_trained_again_but_fresh_begins_anew(nbs, place):

@@ -12,7 +12,7 @@ import torch
 from photo_folders import flat_imagenet
 
 from nbs_utils import cli, published_table
-from nbs_utils.published_table import ROWS, markdown, read_rows
+from nbs_utils.published_table import ROWS, markdown, read_rows, write_table
 from nbs_utils.reference import reference_network
 from nbs_utils.tables import Table
 
@@ -125,6 +125,15 @@ def test_other_requests_do_not_share_rows(place, tmp_path):
     assert not scored(limit=2)
     lines = (tmp_path / ROWS).read_text().splitlines()
     assert [json.loads(line)["images"] for line in lines] == [1, 2, 2]
+
+
+def test_a_folder_of_few_classes_is_scored_both_ways(tmp_path):
+    row = {"model": "a", "images": 20, "protocol": "center", "precision": "float32"}
+    row |= {"classes": 10, "top1": 0.5, "top5": 0.75, "top1_own": 0.9, "top5_own": 1.0}
+    table = write_table(tmp_path, [row])
+    assert table["top-1 %"].tolist() == [50.0]
+    assert table["top-1 % of these"].tolist() == [90.0]
+    assert "over the 10 of the folder" in (tmp_path / "table.txt").read_text()
 
 
 def test_markdown_by_hand():
