@@ -7,6 +7,7 @@ inside the commands, so that `nbs --help` answers at once.
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 from . import commands
@@ -37,8 +38,18 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if not is_for_people(error):
             raise  # a fault of the program: its traceback is what helps
+        wait_for_first(options.command)
         print(f"nbs {options.command}: {describe(error)}", file=sys.stderr)
         return 2
+
+
+def wait_for_first(command: str) -> None:
+    """Let the first of several processes speak; torchrun then ends the others.
+
+    Most errors are the same in all of them, and one sentence is enough.
+    """
+    if command == "train" and int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(3)
 
 
 def is_for_people(error: Exception) -> bool:

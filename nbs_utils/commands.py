@@ -107,6 +107,14 @@ def takes(network, channels: int, size: int) -> bool:
 
 
 def train(options: argparse.Namespace) -> int:
+    from .distributed import joined
+
+    with joined() as world:  # the processes of torchrun, if it started this one
+        return train_in(world, options)
+
+
+def train_in(world, options: argparse.Namespace) -> int:
+    from .distributed import restarts
     from .evaluate import evaluate
     from .recipe import Recipe
     from .results import make_record, write_json
@@ -126,20 +134,25 @@ def train(options: argparse.Namespace) -> int:
         "limit": options.limit,
         "seed": options.seed,
     }
-    data, network, note = prepare(request)
+    with world.in_turn():
+        data, network, note = prepare(request)
     folder = options.folder or Path("runs") / folder_name(options)
-    print(f"{options.model} on {data}", f"Folder: {folder}", sep="\n", file=sys.stderr)
-    if note:
-        print(note, file=sys.stderr)
-    if not options.fresh:
+    fresh = options.fresh and not restarts()  # what torchrun restarts goes on
+    if not fresh:
         require_same_request(folder, request)
-    write_json(request, folder / REQUEST)
+    world.wait()  # all have read it
+    if world.first:
+        lines = [f"{options.model} on {data}", f"Folder: {folder}"]
+        if world.size > 1:
+            lines.append(f"{world.size} processes, {world.local_size} on this machine.")
+        print(*lines, *filter(None, [note]), sep="\n", file=sys.stderr)
+        write_json(request, folder / REQUEST)
     run = fit(
         network,
         data,
         recipe,
         folder=folder,
-        resume=not options.fresh,
+        resume=not fresh,
         seed=options.seed,
         checkpoint_every=options.checkpoint_every,
         on_out_of_memory=options.on_out_of_memory,
@@ -149,8 +162,11 @@ def train(options: argparse.Namespace) -> int:
         return 130
     from .checkpoint import write_checkpoint
 
-    write_checkpoint({"network": network.state_dict()}, folder / FINAL)
+    if world.first:
+        write_checkpoint({"network": network.state_dict()}, folder / FINAL)
     scores = evaluate(network, data.test)
+    if not world.first:
+        return 0
     record = make_record(
         options.model, run=run, scores=scores, network=network, data=data
     )

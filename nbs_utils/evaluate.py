@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .distributed import world
 from .runtime import precision as choose_precision
 
 
@@ -94,7 +95,8 @@ def evaluate(
     network.eval()
     started = time.perf_counter()
     try:
-        totals = _count(network, split, batch_size, chosen.dtype, device)
+        mine = world().share(split)  # of several processes, each scores a part
+        totals = _count(network, mine, batch_size, chosen.dtype, device)
     finally:
         for module, training in modes:
             module.training = training
@@ -147,6 +149,10 @@ def _count(network, split, batch_size, dtype, device):
         within5 += torch.bincount(y[rank < 5], minlength=k)
         loss += F.cross_entropy(logits, y, reduction="sum").item()
         seen += len(y)
+    confusion, within5, sums = world().sum(
+        confusion, within5, torch.tensor([loss, seen], dtype=torch.float64)
+    )
+    loss, seen = sums.tolist()
     if not math.isfinite(loss):
         raise ValueError(
             "The network's outputs hold NaN or infinity, so they cannot be ranked. "

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .color import adjust_color, color_jitter
 from .geometry import (
+    BatchGenerator,
     crop,
     draw_boxes,
     flip,
@@ -30,6 +31,7 @@ from .mixing import cutmix, mixup
 
 __all__ = [
     "Augment",
+    "BatchGenerator",
     "adjust_color",
     "color_jitter",
     "crop",
