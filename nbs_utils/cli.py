@@ -5,6 +5,7 @@ inside the commands, so that `nbs --help` answers at once.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     options = make_parser().parse_args(argv)
     try:
-        status = options.run(options)
+        status = run_command(options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -43,12 +44,29 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+def run_command(options: argparse.Namespace) -> int:
+    """Run a command, together with the other processes if torchrun started some.
+
+    The first of them speaks; errors are raised in all.
+    """
+    if options.command not in ("train", "evaluate") or "RANK" not in os.environ:
+        return options.run(options)
+    from .distributed import joined
+
+    with joined() as world, contextlib.ExitStack() as stack:
+        if not world.first:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        return options.run(options)
+
+
 def wait_for_first(command: str) -> None:
     """Let the first of several processes speak; torchrun then ends the others.
 
     Most errors are the same in all of them, and one sentence is enough.
     """
-    if command == "train" and int(os.environ.get("RANK", "0")) > 0:
+    if command in ("train", "evaluate") and int(os.environ.get("RANK", "0")) > 0:
         time.sleep(3)
 
 

@@ -107,14 +107,7 @@ def takes(network, channels: int, size: int) -> bool:
 
 
 def train(options: argparse.Namespace) -> int:
-    from .distributed import joined
-
-    with joined() as world:  # the processes of torchrun, if it started this one
-        return train_in(world, options)
-
-
-def train_in(world, options: argparse.Namespace) -> int:
-    from .distributed import restarts
+    from .distributed import restarts, world
     from .evaluate import evaluate
     from .recipe import Recipe
     from .results import make_record, write_json
@@ -134,18 +127,17 @@ def train_in(world, options: argparse.Namespace) -> int:
         "limit": options.limit,
         "seed": options.seed,
     }
-    with world.in_turn():
-        data, network, note = prepare(request)
+    data, network, note = prepare(request)
     folder = options.folder or Path("runs") / folder_name(options)
+    print(f"{options.model} on {data}", f"Folder: {folder}", sep="\n", file=sys.stderr)
+    if note:
+        print(note, file=sys.stderr)
     fresh = options.fresh and not restarts()  # what torchrun restarts goes on
     if not fresh:
         require_same_request(folder, request)
-    world.wait()  # all have read it
-    if world.first:
-        lines = [f"{options.model} on {data}", f"Folder: {folder}"]
-        if world.size > 1:
-            lines.append(f"{world.size} processes, {world.local_size} on this machine.")
-        print(*lines, *filter(None, [note]), sep="\n", file=sys.stderr)
+    me = world()  # among the processes that torchrun started, if it did
+    me.wait()  # all have read what the folder holds
+    if me.first:
         write_json(request, folder / REQUEST)
     run = fit(
         network,
@@ -162,10 +154,10 @@ def train_in(world, options: argparse.Namespace) -> int:
         return 130
     from .checkpoint import write_checkpoint
 
-    if world.first:
+    if me.first:
         write_checkpoint({"network": network.state_dict()}, folder / FINAL)
     scores = evaluate(network, data.test)
-    if not world.first:
+    if not me.first:
         return 0
     record = make_record(
         options.model, run=run, scores=scores, network=network, data=data
@@ -219,21 +211,24 @@ def prepare(request: dict):
     data; one with a stem for small images gets it where the images are small.
     """
     from .data import load_data
+    from .distributed import world
     from .runtime import seed_everything
     from .zoo import create_model
 
     arguments = arguments_of(request["model"])
     batch_size = request.get("batch_size")
     given = dict(request.get("arguments", {}))
-    data = load_data(
-        request["data"],
-        image_size=request.get("image_size"),
-        batch_size=positive("--batch-size", 128 if batch_size is None else batch_size),
-        limit=request.get("limit"),
-        seed=request.get("seed", 0),
-        # Grey images become colour images where a network takes nothing else.
-        channels=None if "in_channels" in arguments else 3,
-    )
+    batch_size = positive("--batch-size", 128 if batch_size is None else batch_size)
+    with world().in_turn():  # the first process downloads and decodes for the others
+        data = load_data(
+            request["data"],
+            image_size=request.get("image_size"),
+            batch_size=batch_size,
+            limit=request.get("limit"),
+            seed=request.get("seed", 0),
+            # Grey images become colour images where a network takes nothing else.
+            channels=None if "in_channels" in arguments else 3,
+        )
     note = ""
     for key, value in (("image_size", data.image_size), ("in_channels", data.channels)):
         if key in arguments:

@@ -63,6 +63,10 @@ class World:
         """True in the one process that writes and speaks."""
         return self.rank == 0
 
+    def describe(self, device_name: str) -> str:
+        """Return a device's name, with the number of processes where there are more."""
+        return device_name if self.size == 1 else f"{self.size} x {device_name}"
+
     def share(self, split):
         """Return the part of a split that this process goes through.
 
@@ -229,7 +233,7 @@ def joined() -> Iterator[World]:
         reason = str(error).strip().split("\n")[0]
         raise DistributedError(
             f"Process {me.rank} of {me.size} lost another one, which has ended or does "
-            f"not answer (it waits {_seconds('NBS_TIMEOUT'):g} s): {reason} "
+            f"not answer (NBS_TIMEOUT is {_seconds('NBS_TIMEOUT'):g} s): {reason} "
             "The first error above says why. torchrun --max-restarts=3 starts all "
             "processes again, and training goes on from its last checkpoint."
         ) from error
@@ -308,7 +312,13 @@ def _choose_device() -> str:
     """Take this process's GPU, if it is to use one; return the backend."""
     from .runtime import device
 
-    if device().type != "cuda":
+    kind = device().type
+    if kind == "mps":
+        raise DistributedError(
+            "PyTorch's processes cannot share an Apple GPU. Set NBS_DEVICE=cpu, or "
+            "train in one process, without torchrun."
+        )
+    if kind != "cuda":
         return "gloo"
     index, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= found:

@@ -129,9 +129,8 @@ def fit(
     check_fit(network, setup)
     if channels_last:
         network.to(memory_format=torch.channels_last)
-    setup.forward = in_parallel(network, device)
-    if recipe.compile:
-        setup.forward = torch.compile(setup.forward)
+    forward = torch.compile(network) if recipe.compile else network
+    setup.forward = in_parallel(forward, device)
     runtime.seed_everything(seed)
     state = State(network, recipe, setup.steps, device, precision.scaler)
     if setup.folder is not None:
@@ -388,7 +387,7 @@ def make_run(state: State, setup: Setup, status: str) -> Run:
         peak_memory=peak_memory(setup.device),
         recipe=setup.recipe,
         seed=setup.seed,
-        device_name=runtime.device_name(setup.device),
+        device_name=setup.world.describe(runtime.device_name(setup.device)),
         precision=str(setup.precision),
         status=status,
         folder=setup.folder,

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ROUNDING = dict(rtol=2e-5, atol=2e-6)  # float32, after 12 steps
 
 
-def torchrun(*words, seconds: int = 100) -> subprocess.CompletedProcess:
+def torchrun(*words, seconds: int = 300) -> subprocess.CompletedProcess:
     """Run a script in two processes; a hang is a failure, not a wait."""
     environment = {
         **os.environ,
