@@ -120,7 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--data",
         required=True,
         help="mnist, fashion_mnist, cifar10, cifar100, imagenette, digits or "
-        "imagefolder:PATH",
+        "imagefolder:PATH or webdataset:SHARDS",
     )
     one.add_argument("--recipe", default="short", help="a name or a .yml file (short)")
     one.add_argument(
