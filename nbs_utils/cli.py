@@ -5,8 +5,10 @@ inside the commands, so that `nbs --help` answers at once.
 """
 
 import argparse
+import contextlib
 import os
 import sys
+import time
 from pathlib import Path
 
 from . import commands, evaluate_command
@@ -26,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     options = make_parser().parse_args(argv)
     try:
-        status = options.run(options)
+        status = run_command(options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -37,8 +39,35 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if not is_for_people(error):
             raise  # a fault of the program: its traceback is what helps
+        wait_for_first(options.command)
         print(f"nbs {options.command}: {describe(error)}", file=sys.stderr)
         return 2
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Run a command, together with the other processes if torchrun started some.
+
+    The first of them speaks; errors are raised in all.
+    """
+    if options.command not in ("train", "evaluate") or "RANK" not in os.environ:
+        return options.run(options)
+    from .distributed import joined
+
+    with joined() as world, contextlib.ExitStack() as stack:
+        if not world.first:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        return options.run(options)
+
+
+def wait_for_first(command: str) -> None:
+    """Let the first of several processes speak; torchrun then ends the others.
+
+    Most errors are the same in all of them, and one sentence is enough.
+    """
+    if command in ("train", "evaluate") and int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(3)
 
 
 def is_for_people(error: Exception) -> bool:
@@ -91,7 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--data",
         required=True,
         help="mnist, fashion_mnist, cifar10, cifar100, imagenette, digits or "
-        "imagefolder:PATH",
+        "imagefolder:PATH or webdataset:SHARDS",
     )
     one.add_argument("--recipe", default="short", help="a name or a .yml file (short)")
     one.add_argument(

@@ -107,6 +107,7 @@ def takes(network, channels: int, size: int) -> bool:
 
 
 def train(options: argparse.Namespace) -> int:
+    from .distributed import restarts, world
     from .evaluate import evaluate
     from .recipe import Recipe
     from .results import make_record, write_json
@@ -132,15 +133,19 @@ def train(options: argparse.Namespace) -> int:
     print(f"{options.model} on {data}", f"Folder: {folder}", sep="\n", file=sys.stderr)
     if note:
         print(note, file=sys.stderr)
-    if not options.fresh:
+    fresh = options.fresh and not restarts()  # what torchrun restarts goes on
+    if not fresh:
         require_same_request(folder, request)
-    write_json(request, folder / REQUEST)
+    me = world()  # among the processes that torchrun started, if it did
+    me.wait()  # all have read what the folder holds
+    if me.first:
+        write_json(request, folder / REQUEST)
     run = fit(
         network,
         data,
         recipe,
         folder=folder,
-        resume=not options.fresh,
+        resume=not fresh,
         seed=options.seed,
         checkpoint_every=options.checkpoint_every,
         on_out_of_memory=options.on_out_of_memory,
@@ -150,8 +155,11 @@ def train(options: argparse.Namespace) -> int:
         return 130
     from .checkpoint import write_checkpoint
 
-    write_checkpoint({"network": network.state_dict()}, folder / FINAL)
+    if me.first:
+        write_checkpoint({"network": network.state_dict()}, folder / FINAL)
     scores = evaluate(network, data.test)
+    if not me.first:
+        return 0
     record = make_record(
         options.model, run=run, scores=scores, network=network, data=data
     )
@@ -167,22 +175,25 @@ def prepare(request: dict):
     data; one with a stem for small images gets it where the images are small.
     """
     from .data import load_data
+    from .distributed import world
     from .runtime import seed_everything
     from .zoo import create_model
 
     arguments = arguments_of(request["model"])
     batch_size = request.get("batch_size")
     given = dict(request.get("arguments", {}))
-    data = load_data(
-        request["data"],
-        image_size=request.get("image_size"),
-        batch_size=positive("--batch-size", 128 if batch_size is None else batch_size),
-        limit=request.get("limit"),
-        augment=request.get("augment", "auto"),  # runs before there was a choice
-        seed=request.get("seed", 0),
-        # Grey images become colour images where a network takes nothing else.
-        channels=None if "in_channels" in arguments else 3,
-    )
+    batch_size = positive("--batch-size", 128 if batch_size is None else batch_size)
+    with world().in_turn():  # the first process downloads and decodes for the others
+        data = load_data(
+            request["data"],
+            image_size=request.get("image_size"),
+            batch_size=batch_size,
+            limit=request.get("limit"),
+            augment=request.get("augment", "auto"),  # runs before there was a choice
+            seed=request.get("seed", 0),
+            # Grey images become colour images where a network takes nothing else.
+            channels=None if "in_channels" in arguments else 3,
+        )
     note = ""
     for key, value in (("image_size", data.image_size), ("in_channels", data.channels)):
         if key in arguments:

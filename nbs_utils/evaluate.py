@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .distributed import world
 from .predict import Runner
 from .protocols import Protocol
 
@@ -111,7 +113,8 @@ def evaluate(
             classes, labels out of range, or logits that are not finite.
         NotDense: a dense protocol, and a classifier that cannot be convolutional.
     """
-    run = Runner(network, split, protocol, batch_size, precision, device)
+    mine = world().share(split)  # of several processes, each scores a part
+    run = Runner(network, mine, protocol, batch_size, precision, device)
     started = time.perf_counter()
     with run:
         totals = _count(run, len(split.classes), progress and sys.stderr.isatty())
@@ -147,12 +150,17 @@ def _count(run: Runner, k: int, show: bool = False):
             print(f"\r{seen:,} of {len(run.split):,} images", end="", file=sys.stderr)
     if show:
         print("\r\033[K", end="", file=sys.stderr)
+    # by Python, in double precision; then over all processes
+    loss = sum(torch.stack(losses).tolist()) if losses else 0.0
+    confusion, within5, among_all, sums = world().sum(
+        confusion, within5, among_all, torch.tensor([loss, seen], dtype=torch.float64)
+    )
+    loss, seen = sums.tolist()
     if not seen:
         raise ValueError(
             "None of the images could be read, so nothing was scored. "
             + " ".join(_notes(run.split)[:1])
         )
-    loss = sum(torch.stack(losses).tolist())  # by Python, in double precision
     if not math.isfinite(loss):
         raise ValueError(
             "The network's outputs hold NaN or infinity, so they cannot be ranked. "
@@ -216,5 +224,5 @@ def _scores(
         outputs=outputs,
         top1_all=among_all[0],
         top5_all=among_all[1],
-        notes=tuple(_notes(split)),
+        notes=tuple(chain(*world().gather(_notes(run.split)))),
     )

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from .distributed import World
 from .schedule import learning_rate
 from .state import Setup, State
 from .trouble import (
@@ -53,6 +54,20 @@ def check_fit(network: nn.Module, setup: Setup) -> None:
         )
 
 
+def check_shares(processes: World, batch_size: int, halve: bool) -> None:
+    """Refuse what several processes cannot do in the same way.
+
+    Raises:
+        ValueError: a batch has no equal shares, or one process alone might halve its.
+    """
+    processes.share_of(batch_size)
+    if processes.size > 1 and halve:
+        raise ValueError(
+            "on_out_of_memory='halve' works in one process only: here, all must divide "
+            "their batches alike. Set the recipe's accumulate instead."
+        )
+
+
 @torch.no_grad()
 def restore(buffers: list[Tensor], before: list[Tensor]) -> None:
     """Give buffers the values they had."""
@@ -81,15 +96,21 @@ def make_room(state: State, setup: Setup, x: Tensor) -> None:
     )
 
 
-def fetch_scores(state: State, setup: Setup) -> tuple[float, int]:
+def fetch_scores(
+    state: State, setup: Setup, scores: Tensor | None = None
+) -> tuple[float, int]:
     """Fetch this epoch's scores; return the mean loss and the number of correct images.
 
     This is the one transfer from the device while an epoch is trained.
 
+    Args:
+        scores: those of all processes; by default those of this one.
+
     Raises:
         TrainingDiverged: a loss is NaN or infinite.
     """
-    losses, correct = state.scores[: state.step].cpu().double().T
+    scores = state.scores if scores is None else scores
+    losses, correct = scores[: state.step].cpu().double().T
     bad = (~losses.isfinite()).nonzero().flatten().tolist()
     if bad:
         raise diverged(state, setup, f"The loss is {losses[bad[0]]:g}", bad[0])

@@ -94,5 +94,6 @@ def describe_epoch(row: dict[str, float], epochs: int, better: bool) -> str:
         f"val {row['val_loss']:.3f} {100 * row['val_top1']:5.1f} %"
         f"{' best' if better else '     '}   "
         f"{row['seconds']:.1f} s   {row['images_per_second']:,.0f} images/s   "
+        f"waiting for data {100 * row.get('waiting', 0):.0f} %   "
         f"lr {row['lr']:.3g}"
     )

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 _FOLDER = Path(__file__).parent / "recipes"
+GOYAL_WARMUP = 5  # epochs in which a scaled learning rate is reached
 
 
 def _number(value: Any) -> float | int:
@@ -99,7 +100,8 @@ class Recipe:
     Attributes:
         name, source: what the recipe is called and where its values come from.
         epochs: passes over the training split.
-        batch_size: images per step; None takes the data's own.
+        batch_size: images per step, of all processes together; None takes the
+            data's own.
         optimizer: "sgd" or "adamw"; `momentum` and `nesterov` belong to SGD,
             `betas` to AdamW.
         weight_decay: for the weights of convolutions and linear layers; also for
@@ -122,6 +124,11 @@ class Recipe:
         channels_last: keep images and filters in memory as (B, H, W, C); "auto" does
             so where it is faster: on a CPU, and where the precision is reduced.
         compile: run the network through `torch.compile`.
+        lr_batch_size: the batch size that `lr` is meant for. With another one, lr is
+            multiplied by their ratio (the linear scaling rule of Goyal et al., 2017),
+            and where it grows and nothing else warms it up, five epochs do.
+        sync_batchnorm: with several processes, batch norm over the whole batch
+            instead of over each process's share.
         keep: "best" leaves the network with the weights of the best epoch by
             validation top-1, "last" with those of the last.
     """
@@ -170,6 +177,8 @@ class Recipe:
     precision: str = _choice("auto", "auto", "float32", "bfloat16", "float16")
     channels_last: str | bool = _choice("auto", "auto", True, False)
     compile: bool = _choice(False, True, False)
+    lr_batch_size: int | None = _optional(_whole_key(None))
+    sync_batchnorm: bool = _choice(False, True, False)
     keep: str = _choice("best", "best", "last")
 
     def __post_init__(self) -> None:
@@ -283,6 +292,23 @@ class Recipe:
             step_epochs=self.step_epochs * ratio,
             milestones=[m * ratio for m in self.milestones],
             patience=max(min(1, self.patience), round(self.patience * ratio)),
+        )
+
+    def scaled_to(self, batch_size: int) -> "Recipe":
+        """Return the recipe with the learning rate for a batch size.
+
+        The linear scaling rule (Goyal et al., 2017): k times as many images in a step,
+        k times the learning rate, reached gradually over the first five epochs. It
+        applies where `lr_batch_size` is set; the result has it empty.
+        """
+        if self.lr_batch_size is None:
+            return self
+        ratio = batch_size / self.lr_batch_size
+        warmup = self.warmup_epochs
+        if ratio > 1 and not warmup and self.schedule != "onecycle":
+            warmup = min(GOYAL_WARMUP, self.epochs)
+        return self.replace(
+            lr=self.lr * ratio, warmup_epochs=warmup, lr_batch_size=None
         )
 
     def as_dict(self) -> dict[str, Any]:

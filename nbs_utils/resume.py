@@ -1,9 +1,12 @@
 """Keeping a run on disk, and going on with it exactly where it stopped."""
 
 import math
+from pathlib import Path
 
 from . import checkpoint
+from .distributed import check_folder
 from .guard import fetch_scores
+from .recipe import Recipe
 from .state import Setup, State
 
 
@@ -11,12 +14,15 @@ def save(state: State, setup: Setup) -> None:
     """Write `last.pt`, from which the run can go on exactly."""
     if setup.folder is None:
         return
+    scores = setup.world.of_all(state.scores)
     if state.step:
-        fetch_scores(state, setup)  # a good checkpoint is not overwritten by a bad one
+        fetch_scores(state, setup, scores)  # a bad one does not overwrite a good one
+    if not setup.world.first:
+        return
     path = setup.folder / checkpoint.LAST
     try:
         checkpoint.write_checkpoint(
-            {**state.state_dict(), "identity": identity(setup)}, path
+            {**state.state_dict(), "scores": scores, "identity": identity(setup)}, path
         )
         setup.kept = path
     except checkpoint.CheckpointError as error:
@@ -26,7 +32,7 @@ def save(state: State, setup: Setup) -> None:
 
 def save_best(state: State, setup: Setup) -> None:
     """Write `best.pt`: the weights of the best epoch so far."""
-    if setup.folder is None:
+    if setup.folder is None or not setup.world.first:
         return
     try:
         checkpoint.write_checkpoint(
@@ -44,15 +50,19 @@ def save_best(state: State, setup: Setup) -> None:
 
 def identity(setup: Setup) -> dict:
     """Return what must be the same for a run to go on."""
-    recipe = setup.recipe.as_dict()
     return {
-        **{f"recipe {k}": v for k, v in recipe.items() if k not in ("name", "source")},
+        **recipe_identity(setup.recipe),
         "seed": setup.seed,
         "data": setup.data.name,
         "image size": setup.data.image_size,
         "training images": len(setup.data.train),
         "batch size": setup.batch_size,
     }
+
+
+def recipe_identity(recipe: Recipe) -> dict:
+    values = recipe.as_dict().items()
+    return {f"recipe {k}": v for k, v in values if k not in ("name", "source")}
 
 
 def open_folder(state: State, setup: Setup, resume: bool) -> None:
@@ -63,18 +73,20 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
             belongs to another network, recipe, seed or data set.
     """
     folder = setup.folder
+    check_folder(folder)
     last = folder / checkpoint.LAST
     saved = None
     if resume and last.is_file():
         saved = checkpoint.read_checkpoint(last, setup.device)
         checkpoint.check_network(saved["network"], state.network, last)
-        checkpoint.check_identity(saved.get("identity", {}), identity(setup), last)
+        # a key that is newer than the checkpoint had its default value then
+        before = {**recipe_identity(Recipe()), **saved.get("identity", {})}
+        checkpoint.check_identity(before, identity(setup), last)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in () if resume else (checkpoint.LAST, checkpoint.BEST):
-            if (folder / name).is_file():  # a new start loses nothing
-                (folder / name).replace(folder / f"{checkpoint.OLD}{name}")
-        setup.recipe.save(folder / "recipe.yml")
+        if setup.world.first:
+            put_away(folder, () if resume else (checkpoint.LAST, checkpoint.BEST))
+            setup.recipe.save(folder / "recipe.yml")
     except OSError as error:
         raise checkpoint.CheckpointError(
             f"The folder {folder} cannot be written to ({error.strerror}). Nothing was "
@@ -83,6 +95,7 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
     if saved is None:
         return
     state.load_state_dict(saved)
+    state.scores = setup.world.of_one(state.scores)
     setup.kept = last
     recover_best(state, setup)
     if state.epoch == setup.recipe.epochs:
@@ -92,6 +105,13 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
         f"{folder}: going on after {state.epoch} of {setup.recipe.epochs} epochs"
         + (f" and {state.step} of {setup.steps} steps." if state.step else ".")
     )
+
+
+def put_away(folder: Path, names: tuple[str, ...]) -> None:
+    """Rename what an earlier run has left, so that a new start loses nothing."""
+    for name in names:
+        if (folder / name).is_file():
+            (folder / name).replace(folder / f"{checkpoint.OLD}{name}")
 
 
 def recover_best(state: State, setup: Setup) -> None:

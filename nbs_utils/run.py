@@ -19,6 +19,7 @@ COLUMNS = [
     "val_top5",
     "seconds",
     "images_per_second",
+    "waiting",
 ]
 
 
@@ -31,7 +32,8 @@ class Run:
             losses are those that the recipe asks for (smoothed, where it smooths), so
             that training and validation can be compared; top-1 and top-5 are
             fractions in [0, 1]; `seconds` is the whole epoch, `images_per_second`
-            its training part.
+            its training part, and `waiting` the share of that part in which the next
+            batch was not there yet (read, augmented, on its way to the device).
         best_epoch, best_top1: chosen on the validation split; 0 and NaN where no
             epoch was finished.
         epochs, steps: finished in all, including those before a resume.

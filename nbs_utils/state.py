@@ -5,7 +5,9 @@ All that changes is in `State`, and all of it goes into a checkpoint.
 
 import copy
 import math
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import generator_states, set_generator_states
+from .distributed import World
 from .progress import Progress
 from .recipe import Recipe
 from .runtime import Precision
@@ -25,16 +28,21 @@ class Setup:
     """What stays the same while a network trains.
 
     Attributes:
-        data: an `ImageData`; `train` is its training split, shuffled by our seed.
-        batch_size, steps: of an epoch.
-        forward: the network, compiled if the recipe says so.
+        data: an `ImageData`; `train` is its training split, shuffled by our seed, and
+            `val` its validation split; of both, the part of this process.
+        batch_size: of all processes together.
+        steps: of an epoch.
+        forward: the network, compiled if the recipe says so; with several processes,
+            the network in `DistributedDataParallel`.
         halve: divide batches further when memory runs out.
         kept: the last good checkpoint, if there is one.
+        world: this process among those that train together.
     """
 
     recipe: Recipe
     data: Any
     train: Any
+    val: Any
     seed: int
     device: torch.device
     batch_size: int
@@ -49,6 +57,7 @@ class Setup:
     progress: Progress
     stop: StopButton
     kept: Path | None = None
+    world: World = field(default_factory=World)
 
     def place(self, x: Tensor) -> Tensor:
         """Lay images out in memory as the network's filters are."""
@@ -98,7 +107,8 @@ class State:
         epoch, step: what comes next: epochs finished, and steps finished in this one.
         scores: (steps, 2), loss and number of correct images of each step of this
             epoch, on the device; they are fetched together.
-        images, seconds: trained in this epoch so far.
+        images, seconds: trained in this epoch so far, by all processes together.
+        waited: seconds of these in which the next batch was not there yet.
         accumulate: into how many parts a batch is divided.
         history: one row for each finished epoch.
         best_epoch, best_top1, best_weights: by validation; the weights lie on the CPU.
@@ -119,7 +129,7 @@ class State:
         self.plateau = Plateau(recipe)
         self.average = Average(network, recipe.ema) if recipe.ema else None
         self.epoch = self.step = self.images = 0
-        self.seconds = 0.0
+        self.seconds = self.waited = 0.0
         self.scores = torch.zeros(steps, 2, device=device)
         self.accumulate = recipe.accumulate
         self.busy = False  # in the middle of something that must not be cut in two
@@ -133,6 +143,14 @@ class State:
         """The network that is validated: the average, where there is one."""
         return self.average.network if self.average else self.network
 
+    def wait_for(self, batches: Iterable) -> Iterator:
+        """Yield batches, and note how long each one was waited for."""
+        started = time.perf_counter()
+        for batch in batches:
+            self.waited += time.perf_counter() - started
+            yield batch
+            started = time.perf_counter()
+
     def finish_epoch(self, row: dict[str, float]) -> bool:
         """Add a row to the history; return True where the epoch is the best so far."""
         self.busy = True
@@ -140,7 +158,7 @@ class State:
         self.plateau.update(row["val_top1"])
         self.epoch += 1
         self.step = self.images = 0
-        self.seconds = 0.0
+        self.seconds = self.waited = 0.0
         better = row["val_top1"] > self.best_top1
         if better:
             self.best_epoch, self.best_top1 = self.epoch, row["val_top1"]
@@ -170,6 +188,7 @@ class State:
             "step": self.step,
             "images": self.images,
             "seconds": self.seconds,
+            "waited": self.waited,
             "scores": self.scores,
             "accumulate": self.accumulate,
             "history": self.history,
@@ -189,6 +208,7 @@ class State:
         self.scores.copy_(state["scores"])
         for key in ("epoch", "step", "images", "seconds", "accumulate"):
             setattr(self, key, state[key])
+        self.waited = state.get("waited", 0.0)
         self.history = list(state["history"])
         self.best_epoch, self.best_top1 = state["best_epoch"], state["best_top1"]
         set_generator_states(state["generators"])

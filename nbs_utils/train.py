@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from . import runtime
-from .guard import check_fit, diverged, fetch_scores, make_room, restore
+from .distributed import begin_step, in_parallel, world
+from .guard import check_fit, check_shares, diverged, fetch_scores, make_room, restore
 from .losses import count_correct, make_loss, mixed_targets
 from .progress import Progress
 from .recipe import Recipe
@@ -25,6 +26,7 @@ from .resume import open_folder, save, save_best
 from .run import COLUMNS, Run, peak_memory
 from .schedule import learning_rate
 from .state import Setup, State
+from .syncnorm import synchronize_batch_norm
 from .trouble import StopButton, is_out_of_memory
 
 # After so many steps in a row that overflowed float16, no step will ever succeed.
@@ -49,7 +51,8 @@ def fit(
 
     The test split is not touched. Afterwards the network holds the weights of the best
     epoch by validation top-1 (of the last one, with `keep: last`) and is in evaluation
-    mode.
+    mode. In several processes (see `nbs_utils.distributed`) each calls this in the
+    same way, and all take the same steps.
 
     Args:
         network: takes images (B, C, H, W) and returns logits (B, K).
@@ -84,19 +87,24 @@ def fit(
         raise ValueError(
             f"checkpoint_every is {checkpoint_every}; it must be at least 1, or None."
         )
+    processes = world()
+    progress = progress if processes.first else "off"
     device = torch.device(device or data.device)
     batch_size = min(recipe.batch_size or data.batch_size, len(data.train))
+    recipe = recipe.scaled_to(batch_size)
+    check_shares(processes, batch_size, on_out_of_memory == "halve")
     precision = runtime.precision(recipe.precision, device)
     channels_last = recipe.channels_last is True or (
         recipe.channels_last == "auto"
         and (device.type == "cpu" or precision.dtype != torch.float32)
     )
-    train = copy.copy(data.train)
+    train = copy.copy(processes.share(data.train))
     train.seed = seed
     setup = Setup(
         recipe=recipe,
         data=data,
         train=train,
+        val=processes.share(data.val),
         seed=seed,
         device=device,
         batch_size=batch_size,
@@ -111,14 +119,18 @@ def fit(
         progress=Progress(
             progress, f"{type(network).__name__} on {data.title}", recipe.epochs
         ),
-        stop=StopButton(),
+        # several processes cannot stop between the same two steps: torchrun ends them
+        stop=StopButton(active=processes.size == 1),
+        world=processes,
     )
+    if recipe.sync_batchnorm and processes.size > 1:
+        network = synchronize_batch_norm(network, device)
     network.to(device)
     check_fit(network, setup)
     if channels_last:
         network.to(memory_format=torch.channels_last)
-    if recipe.compile:
-        setup.forward = torch.compile(network)
+    forward = torch.compile(network) if recipe.compile else network
+    setup.forward = in_parallel(forward, device)
     runtime.seed_everything(seed)
     state = State(network, recipe, setup.steps, device, precision.scaler)
     if setup.folder is not None:
@@ -143,6 +155,8 @@ def fit(
     except KeyboardInterrupt:
         # Pressed twice, or not in the main thread. In the middle of a step the weights
         # are half old, half new: the checkpoint written before is the one to keep.
+        if processes.size > 1:
+            raise
         status = "interrupted"
         if not state.busy:
             save(state, setup)
@@ -179,15 +193,16 @@ def train_epoch(state: State, setup: Setup) -> None:
     batches = setup.train.batches(
         setup.batch_size, epoch=state.epoch, start=state.step, device=setup.device
     )
-    for x, y in batches if state.step < setup.steps else ():
+    for x, y in state.wait_for(batches) if state.step < setup.steps else ():
         state.busy = True
+        setup.world.seed_step(setup.seed, state.epoch, state.step)
         lr = current_lr(state, setup)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         x, y = mix(x, y, state, setup)
         loss, correct = careful_step(state, setup, x, y)
         state.scores[state.step] = torch.stack([loss, correct])
-        state.images += len(y)
+        state.images += len(y) * setup.world.size
         state.step += 1
         state.seconds = time.perf_counter() - started
         state.busy = False
@@ -248,6 +263,7 @@ def careful_step(
     buffers = list(state.network.buffers()) if careful else []
     before = [b.clone() for b in buffers]
     scale = state.scaler.get_scale()
+    begin_step(setup.forward, len(x.chunk(state.accumulate)))
     while True:
         try:
             result = train_step(state, setup, x, y)
@@ -281,7 +297,8 @@ def mix(x: Tensor, y: Tensor, state: State, setup: Setup) -> tuple[Tensor, Tenso
     from . import augment
 
     # Drawn from (seed, epoch, step), so that a resumed run draws the same.
-    seed = runtime.derive_seed(setup.seed, state.epoch, state.step)
+    position = setup.world.own(state.epoch, state.step)
+    seed = runtime.derive_seed(setup.seed, *position)
     generator = torch.Generator().manual_seed(seed)
     if cutmix and (not mixup or random.Random(seed).random() < 0.5):
         x, (a, b, share) = augment.cutmix(x, y, cutmix, generator)
@@ -308,13 +325,14 @@ def validate(network: nn.Module, setup: Setup, batch_size: int) -> dict[str, flo
     loss = torch.zeros((), device=setup.device)
     top1 = torch.zeros((), dtype=torch.int64, device=setup.device)
     top5 = torch.zeros_like(top1)
-    for x, y in setup.data.val.batches(batch_size, device=setup.device):
+    for x, y in setup.val.batches(batch_size, device=setup.device):
         with setup.autocast():
             logits = network(setup.place(x)).float()
         loss += setup.loss(logits, y) * len(y)
         top1 += count_correct(logits, y)
         top5 += count_correct(logits, y, k=5)
-    sums = torch.stack([loss, top1.float(), top5.float()]).tolist()  # one transfer
+    (sums,) = setup.world.sum(torch.stack([loss, top1.float(), top5.float()]))
+    sums = sums.tolist()  # one transfer
     names = ("val_loss", "val_top1", "val_top5")
     return {k: v / len(setup.data.val) for k, v in zip(names, sums, strict=True)}
 
@@ -322,17 +340,21 @@ def validate(network: nn.Module, setup: Setup, batch_size: int) -> dict[str, flo
 def finish_epoch(state: State, setup: Setup) -> None:
     """Validate, write the history's row, keep a checkpoint."""
     started = time.perf_counter()
-    loss, correct = fetch_scores(state, setup)  # waits for the device to finish
+    loss, correct = fetch_scores(state, setup, setup.world.of_all(state.scores))
+    # here the device has finished
     state.seconds += time.perf_counter() - started
     started = time.perf_counter()
+    setup.world.copy_buffers(state.network)
+    setup.world.copy_buffers(state.average and state.average.network)
     last_step = state.epoch * setup.steps + setup.steps - 1
     row = {
         "epoch": state.epoch + 1,
         "lr": learning_rate(setup.recipe, last_step, setup.steps, state.plateau.factor),
         "train_loss": loss,
         "train_top1": correct / state.images,
-        **validate(state.scored, setup, max(1, setup.batch_size // state.accumulate)),
+        **validate(state.scored, setup, validation_batch_size(state, setup)),
         "images_per_second": state.images / state.seconds,
+        "waiting": setup.world.mean(state.waited / state.seconds),
     }
     if not math.isfinite(row["val_loss"]):
         what = f"The validation loss is {row['val_loss']:g} after the last step"
@@ -343,6 +365,11 @@ def finish_epoch(state: State, setup: Setup) -> None:
     if better:
         save_best(state, setup)
     setup.progress.epoch(state.history, better)
+
+
+def validation_batch_size(state: State, setup: Setup) -> int:
+    """Return as many images as a process holds at a time while it trains."""
+    return max(1, setup.batch_size // (state.accumulate * setup.world.size))
 
 
 def make_run(state: State, setup: Setup, status: str) -> Run:
@@ -360,7 +387,7 @@ def make_run(state: State, setup: Setup, status: str) -> Run:
         peak_memory=peak_memory(setup.device),
         recipe=setup.recipe,
         seed=setup.seed,
-        device_name=runtime.device_name(setup.device),
+        device_name=setup.world.describe(runtime.device_name(setup.device)),
         precision=str(setup.precision),
         status=status,
         folder=setup.folder,

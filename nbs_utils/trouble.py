@@ -108,11 +108,12 @@ class StopButton:
     this in the main thread only; elsewhere, nothing changes.
     """
 
-    def __init__(self):
-        self.pressed = False
+    def __init__(self, active: bool = True):
+        self.pressed, self._wanted = False, active
 
     def __enter__(self):
-        self._active = threading.current_thread() is threading.main_thread()
+        main = threading.current_thread() is threading.main_thread()
+        self._active = self._wanted and main
         if self._active:
             self._before = signal.signal(signal.SIGINT, self._press)
         return self

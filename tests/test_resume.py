@@ -43,7 +43,7 @@ RECIPE = Recipe(
     precision="float32",
 )
 # what depends on the clock
-CLOCK = ["seconds", "images_per_second"]
+CLOCK = ["seconds", "images_per_second", "waiting"]
 
 
 @pytest.fixture(autouse=True)

@@ -599,6 +599,7 @@ def make_setup(network, data):
         recipe=PLAIN,
         data=data,
         train=data.train,
+        val=data.val,
         seed=0,
         device=data.device,
         batch_size=32,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .color import adjust_color, color_jitter
 from .geometry import (
+    BatchGenerator,
     crop,
     draw_boxes,
     flip,
@@ -36,6 +37,7 @@ from .scale import random_scaled_crop, scaled_crop
 __all__ = [
     "OPERATIONS",
     "Augment",
+    "BatchGenerator",
     "ColorComponents",
     "adjust_color",
     "apply_operation",

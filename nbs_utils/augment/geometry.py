@@ -12,9 +12,32 @@ from ..runtime import cpu_cores, in_threads
 TRIES = 10  # torchvision, too, gives up after ten boxes that do not fit
 
 
+class BatchGenerator(torch.Generator):
+    """A generator that gives a part of a batch what the whole batch would draw.
+
+    Several processes that share a batch so augment it as one process would.
+
+    Args:
+        first: position of the part's first image in the batch.
+        batch_size: images of the whole batch.
+    """
+
+    def __new__(cls, first: int, batch_size: int):
+        return super().__new__(cls)
+
+    def __init__(self, first: int, batch_size: int):
+        self.first, self.batch_size = first, batch_size
+
+
 def uniform(generator: torch.Generator, *shape: int) -> Tensor:
-    """Draw from [0, 1) where the generator lives."""
-    return torch.rand(*shape, generator=generator, device=generator.device)
+    """Draw from [0, 1) where the generator lives; the last axis is the images'."""
+    if not isinstance(generator, BatchGenerator):
+        return torch.rand(*shape, generator=generator, device=generator.device)
+    *rest, count = shape
+    first = generator.first
+    whole = max(generator.batch_size, first + count)
+    draws = torch.rand(*rest, whole, generator=generator, device=generator.device)
+    return draws[..., first : first + count]
 
 
 def crop(x: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:

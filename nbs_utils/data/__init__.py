@@ -114,8 +114,9 @@ def load_data(
     """Load a data set by name, split it, and keep it where training is fast.
 
     Args:
-        name: mnist, fashion_mnist, cifar10, cifar100, imagenette, digits, or
-            imagefolder:<path> for any folder of class folders.
+        name: mnist, fashion_mnist, cifar10, cifar100, imagenette, digits,
+            imagefolder:<path> for any folder of class folders, or
+            webdataset:<shards> (see `nbs_utils.data.shards`).
         image_size: side of the images in pixels; by default the data set's own, and
             128 for photographs.
         batch_size: images per batch unless a batch is asked for otherwise.

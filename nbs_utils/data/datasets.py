@@ -374,10 +374,16 @@ def find(name: str, root: str | os.PathLike | None, image_size: int) -> Source:
     if kind == "imagefolder":
         folder = Path(path).expanduser()
         return read_folder(folder, folder.resolve().name)
+    if kind == "webdataset":
+        from .shards import unpack_shards
+
+        place = roots(root)[0] if root is not None else home_folder()
+        return read_folder(unpack_shards(path, place), path)
     if name not in SPECS:
         raise ValueError(
             f"No data set is called '{name}'.{nearest(name, list(SPECS))} "
-            f"There are {', '.join(SPECS)} and imagefolder:<path>."
+            f"There are {', '.join(SPECS)}, imagefolder:<path> and "
+            "webdataset:<shards>."
         )
     if name == "digits":
         return read_digits()

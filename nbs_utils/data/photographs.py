@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,15 @@ class Photographs:
 
     def __repr__(self) -> str:
         return f"{len(self):,} photographs of {self.title}, {len(self.classes)} classes"
+
+    def part(self, rank: int, size: int) -> "Photographs":
+        """Return every `size`-th photograph, from the one at `rank` on."""
+        return replace(
+            self,
+            paths=self.paths[rank::size],
+            labels=self.labels[rank::size],
+            findings=Findings(),
+        )
 
     def image(self, i: int) -> Tensor:
         """Return one photograph as it is stored (or upright), uint8 (3, H, W).

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..distributed import world
 from ..runtime import cpu_cores
 from .datasets import Part, Source, stratified
 from .decoding import cache_places, decode_cached, decode_files, files_key, image_sums
@@ -144,7 +145,8 @@ def place(
     pin = device.type == "cuda"
     host = budget if device.type == "cpu" else default_budget(torch.device("cpu"))
     if source.train.images is None and nbytes > host:
-        workers = cpu_cores() if workers is None else workers
+        if workers is None:  # the processes on this machine share its cores
+            workers = max(1, cpu_cores() // world().local_size)
         stores = [
             FileStore(
                 part.take(where), layout.stored, layout.channels, workers, skip, pin

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..augment import Augment
+from ..augment import Augment, BatchGenerator
 from ..runtime import derive_seed
 from .storage import Store
 
@@ -57,6 +57,7 @@ class Split:
     device: torch.device
     center: float | None  # share of the stored image that evaluation sees
     title: str
+    share: tuple[int, int] = (0, 1)  # which part of how many; see `distributed`
     _view: Tensor | None = field(default=None, repr=False)
     _constants: dict = field(default_factory=dict, repr=False)
 
@@ -123,9 +124,16 @@ class Split:
         # One transfer per epoch, not one per step.
         labels, order = self.labels.to(self.store.home), order.to(self.store.home)
         chosen = order.split(size)[start:steps]
+        part, parts = self.share
+        if epoch is None:
+            chosen = chosen[part::parts]
+        elif parts > 1:
+            chosen = [batch.tensor_split(parts)[part] for batch in chosen]
         stored = epoch is not None and self.augment.from_stored
         # Made anew by every step's own seed: a resumed run draws the same numbers.
         generator = torch.Generator()
+        if parts > 1:  # each process augments its part as one would the whole
+            generator = BatchGenerator(part * (size // parts), size)
         for step, (x, kept) in enumerate(self._read(chosen, stored), start):
             if epoch is not None:
                 generator.manual_seed(derive_seed(self.seed, epoch, step))
@@ -183,9 +191,10 @@ class Split:
         Yields:
             uint8 (B, C, S, S) and labels int64 (B,), on the data's device.
         """
-        parts = torch.arange(len(self)).to(self.store.home).split(count)
+        part, parts = self.share
+        chosen = torch.arange(len(self)).to(self.store.home).split(count)[part::parts]
         labels = self.labels.to(self.store.home)
-        for x, kept in self.store.read(parts):
+        for x, kept in self.store.read(chosen):
             if len(x):
                 x = x.to(self.device, non_blocking=True)
                 yield x, labels[kept].to(self.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..distributed import world
 from .datasets import Part
 from .decoding import BadImage, decode_file, square
 
@@ -188,7 +189,10 @@ def _host_memory() -> int:
 
 
 def default_budget(device: torch.device) -> int:
-    """Return half of the memory that is free on a device, in bytes."""
+    """Return half of the memory that is free on a device, in bytes.
+
+    Of main memory, each process on this machine counts on its part only.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
-    return _host_memory() // 2
+    return _host_memory() // (2 * world().local_size)
