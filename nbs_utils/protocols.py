@@ -130,7 +130,8 @@ def parse(protocol: "str | Protocol") -> tuple[Protocol, ...]:
 
     Args:
         protocol: a name of `list_protocols()`. Names joined by + are the mean of
-            their probabilities. "dense@384" or "dense@256,384,512" puts other shorter
+            their probabilities (in such a sum `center` is cut as `views` says; alone
+            it is the split's own center crop, which may differ by a pixel). "dense@384" or "dense@256,384,512" puts other shorter
             sides (in pixels at a crop of 224) in the place of the paper's.
 
     Raises:
