@@ -191,7 +191,7 @@ def prepare(request: dict):
             limit=request.get("limit"),
             augment=request.get("augment", "auto"),  # runs before there was a choice
             seed=request.get("seed", 0),
-            # Grey images become colour images where a network takes nothing else.
+            # Gray images become color images where a network takes nothing else.
             channels=None if "in_channels" in arguments else 3,
         )
     note = ""

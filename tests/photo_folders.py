@@ -8,7 +8,7 @@ SIZES = [(300, 400), (400, 300), (256, 256), (500, 333), (240, 360), (301, 277)]
 
 
 def picture(seed: int, height: int, width: int) -> Image.Image:
-    """A smooth colour image that is like no other."""
+    """A smooth color image that is like no other."""
     grid = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -43,7 +43,7 @@ def odd_images(folder):
     """One good image and one of each kind of trouble, as one class folder."""
     folder.mkdir(parents=True)
     picture(1, 200, 300).save(folder / "a_good.jpg")
-    picture(2, 200, 300).convert("L").save(folder / "b_grey.jpg")
+    picture(2, 200, 300).convert("L").save(folder / "b_gray.jpg")
     picture(3, 200, 300).convert("CMYK").save(folder / "c_cmyk.jpg")
     whole = (folder / "a_good.jpg").read_bytes()
     (folder / "d_truncated.jpg").write_bytes(whole[: len(whole) // 2])

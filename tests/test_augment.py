@@ -66,7 +66,7 @@ def test_random_flip_is_fair_and_drawn_for_each_image(generator):
     flipped = augment.random_flip(x.contiguous(), generator)[:, 0, 0, 0]
     assert 1900 < int(flipped.sum()) < 2100
     runs = (flipped[1:] != flipped[:-1]).sum()
-    assert 1900 < int(runs) < 2100  # neighbours are independent
+    assert 1900 < int(runs) < 2100  # neighbors are independent
 
 
 def test_crop_and_flip_in_one_go_are_the_two_steps(generator):
@@ -153,9 +153,9 @@ def test_random_resized_crop_has_the_asked_size_and_type(generator):
         ("hue", TF.adjust_hue, (-0.5, -0.1, 0.0, 0.3)),
     ],
 )
-def test_colour_functions_equal_torchvision(name, theirs, factors):
+def test_color_functions_equal_torchvision(name, theirs, factors):
     x = images(4, 16, dtype=torch.float32)
-    x[0, :, :4] = x[0, :1, :4]  # grey pixels have no hue
+    x[0, :, :4] = x[0, :1, :4]  # gray pixels have no hue
     y = augment.adjust_color(x, **{name: torch.tensor(factors)})
     for i, factor in enumerate(factors):
         assert (y[i] - theirs(x[i], factor)).abs().max() < 1e-5
@@ -172,8 +172,8 @@ def test_color_jitter_stays_within_its_amounts(generator):
     factor = y[:, 0, 0, 0] / 0.5
     assert 0.6 <= factor.min() < 0.61 and 1.39 < factor.max() <= 1.4
     assert abs(factor.mean() - 1) < 0.02
-    grey = images(4, 8, channels=1)
-    assert augment.color_jitter(grey, generator, hue=0.1).shape == grey.shape
+    gray = images(4, 8, channels=1)
+    assert augment.color_jitter(gray, generator, hue=0.1).shape == gray.shape
 
 
 def test_erasing_covers_areas_and_shapes_in_range(generator):
@@ -195,7 +195,7 @@ def test_erasing_covers_areas_and_shapes_in_range(generator):
 def test_cutout_centres_anywhere_and_is_cut_at_the_border(generator):
     y = augment.cutout(torch.ones(5000, 1, 10, 10), 4, generator)
     area = (y == 0).flatten(1).sum(1)
-    # rows seen of a side of 4 around a centre 0..9: 2, 3, then 4 seven times, then 3
+    # rows seen of a side of 4 around a center 0..9: 2, 3, then 4 seven times, then 3
     rows = torch.tensor([2, 3, 4, 4, 4, 4, 4, 4, 4, 3]).float()
     assert abs(area.float().mean() - rows.mean() ** 2) < 0.2
     assert int(area.max()) == 16 and int(area.min()) == 4
@@ -292,7 +292,7 @@ def test_shorter_sides_and_corners_are_drawn_evenly(generator, monkeypatch):
     assert set(drawn["side"].tolist()) == {11}
 
 
-# --- colour noise along principal components
+# --- color noise along principal components
 
 
 def test_color_components_are_those_of_the_pixels():
@@ -311,8 +311,8 @@ def test_color_components_are_those_of_the_pixels():
     assert values.tolist() == pytest.approx(
         sorted(numpy.linalg.eigvalsh(numpy.cov(pixels, bias=True)), reverse=True)
     )
-    grey = augment.color_components(images(4, channels=1))
-    assert grey.direction.tolist() == [[1.0]]
+    gray = augment.color_components(images(4, channels=1))
+    assert gray.direction.tolist() == [[1.0]]
 
 
 def test_pca_noise_shifts_whole_images_as_defined(generator):
@@ -388,7 +388,7 @@ def test_pca_by_name_takes_the_components_of_the_data_at_hand():
     (x,) = (x for x, _ in data.train.store.read([torch.arange(100)]))
     expected = augment.color_components(x)
     assert torch.allclose(noise.keywords["components"].variance, expected.variance)
-    with pytest.raises(ValueError, match="'pca' needs the colours of the training"):
+    with pytest.raises(ValueError, match="'pca' needs the colors of the training"):
         augment.make_augment("pca", 32)
 
 

@@ -30,7 +30,7 @@ class Small(nn.Module):
 
 
 class Fixed(nn.Module):
-    """A network that takes colour images of 64 px and no others."""
+    """A network that takes color images of 64 px and no others."""
 
     def __init__(self, num_classes=1000):
         super().__init__()
@@ -106,7 +106,7 @@ def test_train_leaves_a_folder_from_which_evaluate_gives_the_same_scores(nbs, pl
     assert (card["name"], card["epochs"], card["data"]["train"]) == ("small", 2, 60)
     assert f"top-1 {100 * card['test']['top1']:.1f} %" in out
     weights = torch.load(place / "run" / "final.pt", weights_only=True)["network"]
-    assert weights["conv.weight"].shape == (4, 1, 3, 3)  # grey images, grey network
+    assert weights["conv.weight"].shape == (4, 1, 3, 3)  # gray images, gray network
 
     status, again, err = nbs("evaluate", "--checkpoint", "run")
     assert status == 0
@@ -168,7 +168,7 @@ def test_the_seed_decides_the_first_weights(nbs, place):
     assert not torch.equal(a["head.weight"], c["head.weight"])
 
 
-def test_a_network_for_colour_gets_grey_images_in_colour(nbs, place):
+def test_a_network_for_color_gets_gray_images_in_color(nbs, place):
     status, *_ = nbs(
         *("train", "--model", "fixed", "--data", "digits", "--image-size", "64"),
         *("--limit", "40", "--set", "epochs=1", "--folder", "run"),

@@ -223,7 +223,7 @@ def test_sizes_out_of_range_are_refused():
         ({"val_size": -1}, "val_size is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"image_size": -3}, "image_size is -3"),
-        ({"channels": 2}, "channels is 2.*1 .grey. or 3"),
+        ({"channels": 2}, "channels is 2.*1 .gray. or 3"),
         ({"limit": 0}, "limit is 0"),
         ({"on_bad_image": "ignore"}, "on_bad_image is 'ignore'"),
         ({"memory_budget": "4 apples"}, "memory_budget is '4 apples'"),
@@ -312,7 +312,7 @@ def test_mean_and_deviation_are_those_of_the_training_pixels(folder):
     assert torch.allclose(data.std.double(), train.std(0, correction=0), atol=1e-6)
 
 
-def test_one_colour_does_not_divide_by_zero(tmp_path):
+def test_one_color_does_not_divide_by_zero(tmp_path):
     for kind in "ab":
         for i in range(4):
             path = tmp_path / "flat" / kind / f"{i}.png"
@@ -420,8 +420,8 @@ def test_formats_and_modes(tmp_path):
         data = load_folder(root, val_size=0, channels=channels)
         x = data.train.images(range(len(data.train)))
         assert x.shape[1] == channels
-        grey = x.float().mean((1, 2, 3))
-        assert ((grey - 200).abs() < 6).all(), grey
+        gray = x.float().mean((1, 2, 3))
+        assert ((gray - 200).abs() < 6).all(), gray
 
 
 # --- streaming and the cache

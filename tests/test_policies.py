@@ -19,7 +19,7 @@ def generator():
 
 
 def photographs(height=30, width=24, channels=3):
-    """Return two smooth images with noise, whose colours differ: uint8."""
+    """Return two smooth images with noise, whose colors differ: uint8."""
     g = torch.Generator().manual_seed(1)
     coarse = torch.rand(2, channels, 5, 4, generator=g)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")

@@ -198,7 +198,7 @@ def test_odd_images_get_a_sentence_and_the_rest_is_scored(tmp_path):
     said = "\n".join(scores.notes)
     assert "d_truncated.jpg cannot be read: image file is truncated" in said
     assert "g_empty.jpg is empty (0 bytes)" in said
-    assert "1 of 7 images are grey and were read as three equal channels; b" in said
+    assert "1 of 7 images are gray and were read as three equal channels; b" in said
     assert "1 of 7 images are CMYK and were converted to RGB; c_cmyk.jpg" in said
     assert "1 of 7 images carry an EXIF orientation and were scored as they are" in said
     assert "1 of 7 images are smaller than the crop and were enlarged; f_" in said

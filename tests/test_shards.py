@@ -13,7 +13,7 @@ from nbs_utils.data.shards import unpack_shards
 
 
 def write_shard(path, samples):
-    """Write (key, class, grey level) as a shard; a class of None is left out."""
+    """Write (key, class, gray level) as a shard; a class of None is left out."""
     with tarfile.open(path, "w") as shard:
         for key, label, level in samples:
             picture = io.BytesIO()

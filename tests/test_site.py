@@ -64,7 +64,7 @@ FAINT_CODE = """() => {
     });
     return faint;
 }"""
-# Thousands of coloured words would keep axe-core busy for minutes.
+# Thousands of colored words would keep axe-core busy for minutes.
 PLAIN_CODE = """() => document.querySelectorAll("article div.highlight pre")
     .forEach(code => { code.textContent = code.textContent; })"""
 CARDS = """() => [...new Set([...document.querySelectorAll("div.cell_output img")]

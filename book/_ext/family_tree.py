@@ -1,7 +1,7 @@
 """The family tree of architectures on the first page: `{family-tree}`.
 
 Drawn from family.yml each time the book is built: a network becomes a link on the
-day its chapter enters the table of contents. Colours come from the style sheet
+day its chapter enters the table of contents. Colors come from the style sheet
 (currentColor and the book's palette), so that the picture follows light and dark;
 there are two drawings, for wide pages and for phones, of which one is shown.
 """

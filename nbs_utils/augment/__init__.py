@@ -77,7 +77,7 @@ class Augment:
         steps: functions of (batch, generator) that return a batch.
         from_stored: True where the first step makes the final size out of the larger
             stored image (random resized crop); False where the steps start from the
-            centre crop that evaluation sees.
+            center crop that evaluation sees.
     """
 
     name: str
@@ -108,7 +108,7 @@ def make_augment(
             "resized-crop-flip": a random part of 0.35 to 1 of the area (short runs
             learn little from the 0.08 of long ImageNet runs), then flip;
             and, each after crop-flip up to 64 px and resized-crop-flip above:
-            "strong": colour jitter, a hole; "pca": AlexNet's colour noise;
+            "strong": color jitter, a hole; "pca": AlexNet's color noise;
             "autoaugment" (up to 64 px the policy for CIFAR-10, above for ImageNet),
             "randaugment", "trivialaugment"; "erasing": random erasing.
         image_size: side of the images that come out, in pixels.
@@ -133,7 +133,7 @@ def make_augment(
     if name == "pca":
         if images is None:
             raise ValueError(
-                "'pca' needs the colours of the training images: load_data knows them; "
+                "'pca' needs the colors of the training images: load_data knows them; "
                 "elsewhere pass make_augment(..., images=a function that returns some)."
             )
         noise = partial(pca_noise, components=color_components(images()))

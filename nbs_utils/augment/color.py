@@ -12,8 +12,8 @@ def _column(factor: Tensor, x: Tensor) -> Tensor:
     return torch.as_tensor(factor).to(x.device, x.dtype).reshape(-1, 1, 1, 1)
 
 
-def _grey(x: Tensor) -> Tensor:
-    """Return the grey image (B, 1, H, W) of (B, 3, H, W)."""
+def _gray(x: Tensor) -> Tensor:
+    """Return the gray image (B, 1, H, W) of (B, 3, H, W)."""
     if x.shape[1] == 1:
         return x
     red, green, blue = x.split(1, dim=1)
@@ -21,7 +21,7 @@ def _grey(x: Tensor) -> Tensor:
 
 
 def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn the colour circle by a share of a full turn, through HSV.
+    """Turn the color circle by a share of a full turn, through HSV.
 
     With value v and chroma c of a pixel, channel n of the result is
     v - c * clamp(min(k, 4 - k), 0, 1), k = (n + 6 * hue) mod 6, n = 5, 3, 1.
@@ -46,14 +46,14 @@ def adjust_color(
     saturation: Tensor | None = None,
     hue: Tensor | None = None,
 ) -> Tensor:
-    """Change the colours of each image by its own factors, in this order.
+    """Change the colors of each image by its own factors, in this order.
 
     Args:
         x: (B, C, H, W), uint8 in 0..255 or float in 0..1.
         brightness: (B,), 0 is black, 1 leaves the image as it is.
-        contrast: (B,), 0 is the image's mean grey.
-        saturation: (B,), 0 is the grey image.
-        hue: (B,), share of a full turn of the colour circle, -0.5 to 0.5.
+        contrast: (B,), 0 is the image's mean gray.
+        saturation: (B,), 0 is the gray image.
+        hue: (B,), share of a full turn of the color circle, -0.5 to 0.5.
 
     Returns:
         (B, C, H, W) of the same type, cut off at its bounds.
@@ -62,11 +62,11 @@ def adjust_color(
     if brightness is not None:
         y = (y * _column(brightness, y)).clamp(0, 1)
     if contrast is not None:
-        mean = _grey(y).mean((1, 2, 3), keepdim=True)
+        mean = _gray(y).mean((1, 2, 3), keepdim=True)
         y = torch.lerp(mean, y, _column(contrast, y)).clamp(0, 1)
-    if y.shape[1] == 3:  # grey images have neither
+    if y.shape[1] == 3:  # gray images have neither
         if saturation is not None:
-            y = torch.lerp(_grey(y), y, _column(saturation, y)).clamp(0, 1)
+            y = torch.lerp(_gray(y), y, _column(saturation, y)).clamp(0, 1)
         if hue is not None:
             y = _turn_hue(y, _column(hue, y))
     return (y * 255).round().to(torch.uint8) if x.dtype == torch.uint8 else y
@@ -89,7 +89,7 @@ def color_jitter(
         x: (B, 3, H, W), or (B, 1, H, W), where only the first two do anything.
         generator: source of the draws.
         brightness, contrast, saturation: largest change of the factor.
-        hue: largest turn of the colour circle, 0 to 0.5.
+        hue: largest turn of the color circle, 0 to 0.5.
 
     Raises:
         ValueError: an amount is negative, or the hue above half a turn.

@@ -42,7 +42,7 @@ def inside(
 def cutout(
     x: Tensor, size: int, generator: torch.Generator, value: Tensor | float = 0
 ) -> Tensor:
-    """Overwrite a square centred anywhere in each image (DeVries & Taylor, 2017).
+    """Overwrite a square centered anywhere in each image (DeVries & Taylor, 2017).
 
     Args:
         x: (B, C, H, W).

@@ -20,8 +20,8 @@ OPERATIONS = {
     "TranslateY": "pixels down",
     "Rotate": "degrees counter-clockwise",
     "Brightness": "-1 (black) to 1 (twice as bright)",
-    "Color": "-1 (grey) to 1 (twice the distance from grey)",
-    "Contrast": "-1 (the mean grey) to 1 (twice the distance from it)",
+    "Color": "-1 (gray) to 1 (twice the distance from gray)",
+    "Contrast": "-1 (the mean gray) to 1 (twice the distance from it)",
     "Sharpness": "-1 (smoothed) to 1 (twice the distance from smoothed)",
     "Posterize": "bits that are kept of the 8, 0 to 8",
     "Solarize": "0 to 1; what is at least that bright is inverted",
@@ -55,7 +55,7 @@ def apply_operation(
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(
             f"The images have the shape {tuple(x.shape)}; the operations take "
-            "(B, C, H, W) with 1 channel (grey) or 3 (colour)."
+            "(B, C, H, W) with 1 channel (gray) or 3 (color)."
         )
     if x.dtype != torch.uint8:
         levels = (x * 255).round().clamp(0, 255).byte()
@@ -143,7 +143,7 @@ def _move(x: Tensor, which: Tensor, amount: Tensor) -> Tensor:
     return y.byte()
 
 
-# --- what changes colours: functions of uint8 (B, C, H, W) and amounts (B, 1, 1, 1)
+# --- what changes colors: functions of uint8 (B, C, H, W) and amounts (B, 1, 1, 1)
 
 
 def _blend(x: Tensor, other: Tensor, amount: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def _blend(x: Tensor, other: Tensor, amount: Tensor) -> Tensor:
     return (x.float() * (1 + amount) - other * amount).clamp_(0, 255).byte()
 
 
-def _grey(x: Tensor) -> Tensor:
+def _gray(x: Tensor) -> Tensor:
     return tv.rgb_to_grayscale(x).float()
 
 
@@ -178,8 +178,8 @@ def _posterize(x: Tensor, bits: Tensor) -> Tensor:
 
 _CHANGES = {
     "Brightness": lambda x, a: _blend(x, torch.zeros((), device=x.device), a),
-    "Color": lambda x, a: _blend(x, _grey(x), a) if x.shape[1] == 3 else x,
-    "Contrast": lambda x, a: _blend(x, _grey(x).mean((1, 2, 3), keepdim=True), a),
+    "Color": lambda x, a: _blend(x, _gray(x), a) if x.shape[1] == 3 else x,
+    "Contrast": lambda x, a: _blend(x, _gray(x).mean((1, 2, 3), keepdim=True), a),
     "Sharpness": _sharpen,
     "Posterize": _posterize,
     "Solarize": lambda x, a: torch.where(x >= 255 * a, 255 - x, x),

@@ -1,4 +1,4 @@
-"""PCA colour noise (Krizhevsky et al., 2012), from the data set at hand."""
+"""PCA color noise (Krizhevsky et al., 2012), from the data set at hand."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ColorComponents:
-    """The principal components of a data set's colours.
+    """The principal components of a data set's colors.
 
     Attributes:
         variance: (C,) of the values in 0..1 along each component, largest first.
@@ -56,7 +56,7 @@ def color_components(images: Tensor) -> ColorComponents:
 
 
 def shift_color(x: Tensor, shift: Tensor) -> Tensor:
-    """Add to all pixels of each image its own colour.
+    """Add to all pixels of each image its own color.
 
     Args:
         x: (B, C, H, W), uint8 in 0..255 or float in 0..1.
@@ -77,7 +77,7 @@ def pca_noise(
     components: ColorComponents,
     std: float = 0.1,
 ) -> Tensor:
-    """Shift the colours of each image along the data's principal components.
+    """Shift the colors of each image along the data's principal components.
 
     The shift is the sum over components i of `alpha_i * variance_i * direction_i`
     with alpha_i drawn from N(0, std ** 2), once for each image. The paper calls

@@ -1,7 +1,7 @@
 """Policies that choose operations for each image: AutoAugment and its successors.
 
 Operations, ranges and chances are torchvision's. They differ a little from the
-first implementation, which only ever strengthens or weakens a colour, where
+first implementation, which only ever strengthens or weakens a color, where
 torchvision draws the sign. All functions here take uint8 (B, C, H, W), or float in
 0..1, which is rounded to the 256 levels of a byte first.
 """

@@ -181,7 +181,7 @@ def _kernel_of_this_python() -> type:
 
 
 def _plain(text: str) -> str:
-    """Return a traceback without the colours of a terminal."""
+    """Return a traceback without the colors of a terminal."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
 
 

@@ -132,7 +132,7 @@ def load_data(
             a tenth, at most 5,000 (CIFAR: 45,000/5,000 as in He et al., 2016).
             A folder that has a validation split of its own keeps it.
         seed: of the validation split, the order and the augmentation.
-        channels: 1 (grey) or 3 (colour); by default the data set's own.
+        channels: 1 (gray) or 3 (color); by default the data set's own.
         root: the only folder to look in and to download to. By default NBS_DATA,
             `.data` here or above, `~/.cache/nbs_utils/data`.
         device: where batches are made; by default that of `runtime.device()`.
@@ -239,7 +239,7 @@ def _check(
         if value is not None and value < 1:
             raise ValueError(f"{key} is {value}; it must be at least 1.")
     if channels not in (None, 1, 3):
-        raise ValueError(f"channels is {channels}; it must be 1 (grey) or 3 (colour).")
+        raise ValueError(f"channels is {channels}; it must be 1 (gray) or 3 (color).")
     if on_bad_image not in ("raise", "skip"):
         raise ValueError(
             f"on_bad_image is '{on_bad_image}'; it must be 'raise' (stop at a file "

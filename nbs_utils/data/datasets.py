@@ -33,7 +33,7 @@ class Spec:
 
     Attributes:
         title: its name for people.
-        channels: 1 (grey) or 3 (colour).
+        channels: 1 (gray) or 3 (color).
         image_size: side of its images in pixels when none is asked for.
         torchvision: name of the class that reads and downloads it, if any.
         folders: names under which a copy as class folders is looked for.
@@ -164,10 +164,10 @@ def read_digits() -> Source:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 0..16 -> 0..255
+    gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 0..16 -> 0..255
     whole = Part(
         torch.from_numpy(digits.target.astype(np.int64)),
-        torch.from_numpy(grey)[:, None],
+        torch.from_numpy(gray)[:, None],
     )
     # No official test split exists; this one never changes.
     test, train = stratified(whole.labels, 360, seed=0)

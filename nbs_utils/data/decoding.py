@@ -59,7 +59,7 @@ def decode_file(
             raise BadImage(f"The image {path} is empty (0 bytes).")
         # The operator itself: torchvision.io on top of it warns at every call since
         # 0.29 that it will go. Once it is gone, the AttributeError leads to PIL.
-        mode = 1 if channels == 1 else 3  # grey or RGB
+        mode = 1 if channels == 1 else 3  # gray or RGB
         image = torch.ops.image.decode_image(torch.from_numpy(data), mode, False)
         if image.dtype == torch.uint8 and image.shape[:-2] == (channels,):
             return image
@@ -119,7 +119,7 @@ def decode_files(
     Raises:
         BadImage: a file cannot be read and `on_bad_image` is "raise".
     """
-    # Colour values lie side by side, as decoders write them.
+    # Color values lie side by side, as decoders write them.
     rows = np.zeros((len(paths), size, size, channels), dtype=np.uint8)
     bad: list[int] = []
 

@@ -28,14 +28,14 @@ class Findings:
 
     Attributes:
         unreadable: position -> the sentence of the decoder; not scored.
-        grey, cmyk: read as colour images and scored.
+        gray, cmyk: read as color images and scored.
         rotated: carry an EXIF orientation.
         enlarged: have a side that is smaller than the crop.
     """
 
     upright: bool = False
     unreadable: dict[int, str] = field(default_factory=dict)
-    grey: list[int] = field(default_factory=list)
+    gray: list[int] = field(default_factory=list)
     cmyk: list[int] = field(default_factory=list)
     rotated: list[int] = field(default_factory=list)
     enlarged: list[int] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Findings:
             "(upright=True turns them)"
         )
         for what, where in (
-            ("are grey and were read as three equal channels", self.grey),
+            ("are gray and were read as three equal channels", self.gray),
             ("are CMYK and were converted to RGB", self.cmyk),
             (f"carry an EXIF orientation and {turned}", self.rotated),
             ("are smaller than the crop and were enlarged", self.enlarged),
@@ -172,7 +172,7 @@ class Photographs:
         data = memoryview(data)
         components = _components(data)
         if components == 1:
-            findings.grey.append(i)
+            findings.gray.append(i)
         elif components == 4:
             findings.cmyk.append(i)
         orientation = _orientation(path, data)

@@ -41,7 +41,7 @@ def _moments(sums: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
     count = len(sums) * pixels
     mean = total / count
     variance = squares / count - mean**2
-    # An image set of one colour has no deviation; dividing by it must not give inf.
+    # An image set of one color has no deviation; dividing by it must not give inf.
     std = variance.clamp_min(1).sqrt()
     return (mean / 255).float(), (std / 255).float()
 

@@ -58,7 +58,7 @@ class ArrayStore(Store):
     ):
         self.home = images.device
         self.indices = indices.to(self.home)
-        # Colour values side by side (photographs) or in planes: whole images are
+        # Color values side by side (photographs) or in planes: whole images are
         # copied fast only in the order in which they lie in memory.
         self.last = not images.is_contiguous()
         self.rows = images.permute(0, 2, 3, 1) if self.last else images

@@ -184,10 +184,10 @@ class ArcPiece(Piece):
         target = (axis + (join.right if join else 0), middle)
         if self.side:
             half = self.side.height / 2
-            centre = (y + bottom) / 2
-            pen.line((axis, top + 2), (x, top + 2), (x, centre - half))
-            self.side.draw(pen, x, centre - half, None)
-            pen.line((x, centre + half), (x, middle), target, arrow=bool(join))
+            center = (y + bottom) / 2
+            pen.line((axis, top + 2), (x, top + 2), (x, center - half))
+            self.side.draw(pen, x, center - half, None)
+            pen.line((x, center + half), (x, middle), target, arrow=bool(join))
         else:
             pen.line(
                 (axis, top + 2), (x, top + 2), (x, middle), target, arrow=bool(join)
