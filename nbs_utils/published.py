@@ -10,6 +10,7 @@ from .data import Photographs, load_photographs
 from .data.photographs import MEAN, STD
 from .reference import (
     WrongWeights,
+    fill,
     read_published,
     reference_network,
     transplant,
@@ -142,13 +143,7 @@ def load_published(
         return network.eval(), entry
     where = path or entry.file_name
     source = reference_network(model, vary=False, **size)
-    try:
-        source.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise WrongWeights(
-            f"The weights in {where} are not those of {model}. Pass the name of the "
-            "network that they belong to."
-        ) from error
+    fill(source, state, model, where)
     report = transplant(source, network, (3, entry.crop, entry.crop))
     if report.unfilled:
         raise WrongWeights(

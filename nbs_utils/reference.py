@@ -143,14 +143,27 @@ def load_pretrained(
             f"{', '.join(choices.__members__)}."
         )
     state = _read_weights(choices[weights].url, path)
+    fill(source, state, name, path or choices[weights].url)
+    return transplant(source, network, input_size)
+
+
+def fill(source: nn.Module, state: dict, name: str, where: str | Path) -> None:
+    """Give a reference network its published weights.
+
+    Args:
+        state: what the file held.
+        name, where: of the network and of the file, for the error.
+
+    Raises:
+        WrongWeights: the weights are those of another network.
+    """
     try:
         source.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise WrongWeights(
-            f"The weights in {path or choices[weights].url} are not those of {name}. "
-            "Pass the name of the network that they belong to."
+            f"The weights in {where} are not those of {name}. Pass the name of the "
+            "network that they belong to."
         ) from error
-    return transplant(source, network, input_size)
 
 
 def read_published(url: str, path: str | Path | None = None) -> dict:

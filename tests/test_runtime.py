@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -130,3 +131,32 @@ def test_threads_share_the_work_and_leave_torch_as_it_was():
     other.start()
     other.join()
     assert found == [before]
+
+
+@pytest.mark.parametrize(
+    ("largest", "asked"),
+    [
+        (2**30, [(-3, 2**30), (-1, 2**31 - 1)]),
+        (2**25, [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]),  # an older glibc
+        (0, [(-3, 2**30), (-3, 2**25)]),  # then the other is left alone, too
+    ],
+)
+def test_freed_memory_is_kept_only_where_both_thresholds_can_be_set(
+    monkeypatch, largest, asked
+):
+    calls = []
+
+    def mallopt(what, size):
+        calls.append((what, size))
+        return int(what == -1 or size <= largest)
+
+    library = types.SimpleNamespace(mallopt=mallopt)
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: library)
+    keep = runtime.keep_freed_memory.__wrapped__
+    assert keep() is bool(largest)
+    assert calls == asked
+
+
+def test_freed_memory_is_left_to_other_c_libraries(monkeypatch):
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: object())
+    assert runtime.keep_freed_memory.__wrapped__() is False

@@ -254,6 +254,23 @@ def test_channels_last_is_used_and_undone():
     assert network[0].weight.is_contiguous()
 
 
+@pytest.mark.parametrize(("wanted", "last"), [("auto", True), (False, False)])
+def test_on_a_cpu_auto_is_channels_last_in_float32_too(wanted, last):
+    data = ToyData()
+    for split in (data.train, data.val):
+        split.x = split.x.expand(-1, 2, -1, -1).contiguous()
+    network, seen = toy_network(), set()
+    network[0] = nn.Conv2d(2, 8, 3, padding=1)
+
+    def look(module, args):
+        if module.training:
+            seen.add(args[0].stride()[1] == 1)
+
+    network[0].register_forward_pre_hook(look)
+    quiet(network, data, PLAIN.replace(epochs=1, channels_last=wanted))
+    assert seen == {last}
+
+
 def test_auto_precision_is_the_devices_own(monkeypatch):
     types = []
     network = toy_network()
