@@ -118,7 +118,7 @@ def read_drawing(text: str, prefix: str, address: str) -> Drawing:
     _drop_ground(root)
     photographs = _document(root, width, height)
     boxes = _take_photographs(root, address, width, height)
-    _restyle(root, boxes, (0.0, 0.0))
+    _restyle(root, boxes)
     for element in root.iter("text"):
         _let_flow(element)
     _rename(root, prefix)
@@ -248,8 +248,20 @@ def _middle(element: Element, offset: tuple[float, float]) -> tuple[float, float
     return x + offset[0], y + offset[1]
 
 
-def _restyle(element: Element, boxes: list[Box], offset: tuple[float, float]) -> None:
-    """Give an element and all within it the colors and letters of the page."""
+def _restyle(
+    element: Element,
+    boxes: list[Box],
+    offset: tuple[float, float] = (0.0, 0.0),
+    fill: str = "#000000",
+) -> None:
+    """Give an element and all within it the colors and letters of the page.
+
+    Args:
+        element: any; changed in place.
+        boxes: where photographs are; what is drawn in one keeps its colors.
+        offset: how far the groups around it have moved it.
+        fill: its fill if it has none of its own.
+    """
     transform = element.get("transform", "")
     moved = re.match(rf"translate\({NUMBER}[ ,]+{NUMBER}\)", transform)
     if moved:
@@ -260,7 +272,10 @@ def _restyle(element: Element, boxes: list[Box], offset: tuple[float, float]) ->
     drawn = element.tag in ("path", "text", "tspan", "use")
     words = element.find(".//text") is not None or element.tag in ("text", "tspan")
     x, y = _middle(element, offset) if drawn else (-1.0, -1.0)
-    if not any(a <= x <= c and b <= y <= d for a, b, c, d in boxes):
+    fill = style.get("fill", element.get("fill", fill))
+    if any(a <= x <= c and b <= y <= d for a, b, c, d in boxes):
+        style["fill"] = fill  # else it would get the page's
+    else:
 
         def color(value: str) -> str:
             return COLOR.sub(lambda found: themed(found.group(), words=words), value)
@@ -281,7 +296,7 @@ def _restyle(element: Element, boxes: list[Box], offset: tuple[float, float]) ->
     else:
         element.attrib.pop("style", None)
     for child in element:
-        _restyle(child, boxes, offset)
+        _restyle(child, boxes, offset, fill)
 
 
 def _let_flow(text: Element) -> None:
@@ -332,9 +347,10 @@ def _markup(element: Element) -> str:
     """Return an element as HTML, without groups that hold or say nothing."""
     text = element.tag in ("text", "tspan")
     inside = "".join(map(_markup, element))
-    if element.tag in ("g", "defs") and not (inside and element.attrib):
-        if not inside or element.tag == "g":
-            return inside
+    if element.tag in ("g", "defs") and not inside:
+        return ""
+    if element.tag == "g" and not element.attrib:
+        return inside
     bare = Element(element.tag, element.attrib)
     bare.text = element.text if text else None
     written = ElementTree.tostring(bare, "unicode")
