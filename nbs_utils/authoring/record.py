@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .export import ruff_command
+from .hashing import code_sha256, outputs_sha256
 from .notebook import (
     AuthoringError,
     Chapter,
     as_json,
-    code_sha256,
     find_chapter,
     load_chapter,
     source,
@@ -214,6 +214,7 @@ def _store(chapter: Chapter, executed: dict, seconds: float) -> None:
     metadata.pop("widgets", None)
     nbs = metadata.setdefault("nbs", {})
     nbs["code_sha256"] = code_sha256(chapter.cells)
+    nbs["outputs_sha256"] = outputs_sha256(chapter.cells)
     nbs["recorded"] = {
         "tier": runtime.tier(),
         "device": runtime.device_name(),

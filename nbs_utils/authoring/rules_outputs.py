@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from .book import Book, alt_of, figure_of
 from .check import Found, rule
-from .notebook import Chapter, code_sha256, joined, source
+from .hashing import code_sha256, outputs_sha256
+from .notebook import Chapter, joined, source
 
 PAGE_BYTES = 1_500_000
 CELL_BYTES = 600_000
@@ -36,6 +37,8 @@ def check_recorded(chapter: Chapter, book: Book) -> Iterator[Found]:
         return
     if chapter.nbs.get("code_sha256") != code_sha256(chapter.cells):
         yield None, f"the code was edited after the outputs were recorded; {again}"
+    if chapter.nbs.get("outputs_sha256") != outputs_sha256(chapter.cells):
+        yield None, f"stored outputs are not those of the recording; {again}"
     recorded = chapter.nbs.get("recorded", {})
     for key in ("tier", "device", "date", "seconds", "versions"):
         if not recorded.get(key):
