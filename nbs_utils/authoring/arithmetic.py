@@ -80,6 +80,8 @@ def results(expression: str) -> Iterator[float]:
 
 def _agree(one: str, a: float, other: str, b: float) -> bool:
     step = max(_step_of(one), _step_of(other))
+    if not step:  # powers and products: "about" is within a tenth
+        return abs(a - b) <= 0.1 * max(abs(a), abs(b))
     return abs(a - b) <= max(step / 2 * (1 + 1e-9), 1e-9 * max(abs(a), abs(b)))
 
 

@@ -104,8 +104,10 @@ def faults(chapter: Chapter, root: Path) -> Iterator[tuple[int | None, str]]:
         for name, line in exported_code.undefined_names(tree, known):
             yield (
                 position,
-                f"line {line} uses '{name}', which no exported cell defines"
-                f"{_origin(chapter, name)}; the zoo could not be imported.",
+                (
+                    f"line {line} uses '{name}', which no exported cell defines"
+                    f"{_origin(chapter, name)}; the zoo could not be imported."
+                ),
             )
     yield from _clashes(chapter, trees, root)
 
@@ -153,8 +155,10 @@ def _clashes(
         for name in sorted(set(names) & set(taken)):
             yield (
                 None,
-                f"the network '{name}' is registered by {other.name}, too; rename one "
-                "of them.",
+                (
+                    f"the network '{name}' is registered by {other.name}, too; rename one "
+                    "of them."
+                ),
             )
 
 

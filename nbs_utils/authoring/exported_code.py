@@ -180,9 +180,12 @@ def _bound_inside(node: ast.stmt) -> set[str]:
             bound.add(part.name)
         elif isinstance(part, (ast.Import, ast.ImportFrom)):
             bound |= {(a.asname or a.name).split(".")[0] for a in part.names}
-        elif isinstance(part, ast.ExceptHandler) and part.name:
-            bound.add(part.name)
-        elif isinstance(part, (ast.MatchAs, ast.MatchStar)) and part.name:
+        elif (
+            isinstance(part, ast.ExceptHandler)
+            and part.name
+            or isinstance(part, (ast.MatchAs, ast.MatchStar))
+            and part.name
+        ):
             bound.add(part.name)
         elif isinstance(part, ast.MatchMapping) and part.rest:
             bound.add(part.rest)

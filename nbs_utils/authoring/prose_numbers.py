@@ -30,6 +30,12 @@ _COMPARED = re.compile(
     r"|slower|shorter|longer|grow\w*|grew|shrink\w*|of the|per|as many|as much|increas\w+"
     r"|decreas\w+|reduc\w+|halv\w+|doubl\w+|from)\b|×|%"
 )
+# What a unit can be made of: percent are a share or a change, points a difference.
+_KINDS = {
+    "%": ("ratio", "change"),
+    "percent": ("ratio", "change"),
+    "point": ("difference",),
+}
 # More pairs than this explain everything, so nothing.
 _LARGEST_TABLE = 400
 
@@ -80,7 +86,9 @@ class Explained:
 def explain(chapter: Chapter) -> list[Explained]:
     """Return every number of a chapter's prose with its sources, in order."""
     reader = _Reader(chapter)
-    return [one for sentence in reader.sentences for one in reader.explain(sentence)]
+    return [
+        one for here in range(len(reader.sentences)) for one in reader.explain(here)
+    ]
 
 
 def no_longer_held(before: Chapter, after: Chapter) -> list[Sentence]:
@@ -182,10 +190,11 @@ class _Reader:
                 texts_ += [inline_code(text), displayed_math(text)]
         return sorted({value for _, _, value in values_in("\n".join(texts_))})
 
-    def explain(self, sentence: Sentence) -> list[Explained]:
-        """Return the numbers of a sentence; what it cites or computes is told on."""
+    def explain(self, here: int) -> list[Explained]:
+        """Return the numbers of one sentence; what it cites or computes is told on."""
+        sentence = self.sentences[here]
         shown = list(arithmetic.shown_in(sentence.text))
-        cited = self._is_cited(sentence)
+        cited = self._is_cited(here)
         found = []
         for number in numbers_in(sentence.text):
             around = [e for a, b, e in shown if a <= number.start < b]
@@ -201,11 +210,11 @@ class _Reader:
                 self.told += [one.number.value]
         return found
 
-    def _is_cited(self, sentence: Sentence) -> bool:
+    def _is_cited(self, here: int) -> bool:
         """Tell whether the sentence or a neighbor in its paragraph cites something."""
-        here = self.sentences.index(sentence)
         near = self.sentences[max(here - 1, 0) : here + 2]
-        return any(s.is_cited and s.paragraph == sentence.paragraph for s in near)
+        paragraph = self.sentences[here].paragraph
+        return any(s.is_cited and s.paragraph == paragraph for s in near)
 
     def _sources(
         self, sentence: Sentence, number: Number, around: list[str], cited: bool
@@ -230,18 +239,19 @@ class _Reader:
     def _derived(self, sentence: Sentence, number: Number) -> Iterator[Source]:
         if not _COMPARED.search(sentence.text):
             return
+        kinds = _KINDS.get(number.unit, ("difference", "ratio"))
         start = max([s for s in self.starts if s <= sentence.cell], default=0)
         for cell in self._cells_before(sentence):
             if cell < start:
                 continue
             for one, other in self.pairs[cell]:
                 for kind, value in differences_and_ratios([(one.value, other.value)]):
-                    if number.is_made_from(value, complement=False):
+                    if kind in kinds and number.is_made_from(value, complement=False):
                         yield Source(kind, (one, other))
         said = [n.value for n in numbers_in(sentence.text) if n.start != number.start]
         for pair in itertools.combinations(said, 2):
-            for _, value in differences_and_ratios([pair]):
-                if number.is_made_from(value, complement=False):
+            for kind, value in differences_and_ratios([pair]):
+                if kind in kinds and number.is_made_from(value, complement=False):
                     yield Source("arithmetic")
 
     def _cells_before(self, sentence: Sentence) -> list[int]:

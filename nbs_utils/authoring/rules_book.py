@@ -22,8 +22,10 @@ def check_contents(chapter: Chapter, book: Book) -> Iterator[Found]:
     if f"chapters/{chapter.name}" not in toc_documents(book.root):
         yield (
             None,
-            "the chapter is not in _toc.yml, so that the book leaves it out; add the "
-            f"line `- file: chapters/{chapter.name}` under its part.",
+            (
+                "the chapter is not in _toc.yml, so that the book leaves it out; add the "
+                f"line `- file: chapters/{chapter.name}` under its part."
+            ),
         )
 
 
@@ -34,8 +36,10 @@ def check_family(chapter: Chapter, book: Book) -> Iterator[Found]:
     if chapter.kind == "model" and chapter.name not in drawn:
         yield (
             None,
-            "no network of book/family.yml names this chapter; add a line "
-            f"`Name: [year, column, [parents], {chapter.name}]`.",
+            (
+                "no network of book/family.yml names this chapter; add a line "
+                f"`Name: [year, column, [parents], {chapter.name}]`."
+            ),
         )
 
 
@@ -53,8 +57,10 @@ def check_labels(chapter: Chapter, book: Book) -> Iterator[Found]:
                 where = name if there is None else f"{name}, cell {there + 1}"
                 yield (
                     cell,
-                    f"the label '{label}' is also given in {where}; labels are shared "
-                    f"by the whole book, so begin it with the chapter's name.",
+                    (
+                        f"the label '{label}' is also given in {where}; labels are shared "
+                        f"by the whole book, so begin it with the chapter's name."
+                    ),
                 )
 
 
@@ -78,8 +84,10 @@ def check_tree(book: Book) -> Iterator[Problem]:
         if column not in columns:
             yield (
                 "book/family.yml",
-                f"{name} stands in the column '{column}'; the columns are "
-                f"{', '.join(columns)}.",
+                (
+                    f"{name} stands in the column '{column}'; the columns are "
+                    f"{', '.join(columns)}."
+                ),
             )
         for parent in parents:
             if parent not in networks:
@@ -117,6 +125,8 @@ def check_works(book: Book) -> Iterator[Problem]:
             )
             yield (
                 "book/references.bib",
-                f"{' and '.join(keys)} would both be cited as ({label}); give their "
-                f"years a letter: {letters}.",
+                (
+                    f"{' and '.join(keys)} would both be cited as ({label}); give their "
+                    f"years a letter: {letters}."
+                ),
             )

@@ -71,9 +71,11 @@ def check_zoo_recorded(chapter: Chapter, book: Book) -> Iterator[Found]:
         if recorded.get(module) != now:
             yield (
                 None,
-                f"nbs_utils/zoo/{module}.py is not the one that the outputs were "
-                "recorded with, so that counts and tables may be old; run "
-                f"`nbs record {chapter.name}`.",
+                (
+                    f"nbs_utils/zoo/{module}.py is not the one that the outputs were "
+                    "recorded with, so that counts and tables may be old; run "
+                    f"`nbs record {chapter.name}`."
+                ),
             )
 
 

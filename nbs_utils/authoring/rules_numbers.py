@@ -58,8 +58,10 @@ def check_numbers(chapter: Chapter, book: Book) -> Iterator[Found]:
             if not needed and not later:
                 yield (
                     index,
-                    f"the exemption of “{beginning}” is not needed (any more); take it "
-                    "out of the cell's metadata nbs.numbers.",
+                    (
+                        f"the exemption of “{beginning}” is not needed (any more); take it "
+                        "out of the cell's metadata nbs.numbers."
+                    ),
                 )
 
 
@@ -71,8 +73,10 @@ def check_text_read(chapter: Chapter, book: Book) -> Iterator[Found]:
         waiting = "".join(f"\n  “{beginning}”" for beginning in of.get("sentences", []))
         yield (
             None,
-            f"the text was written for the recording of {of.get('date')}; go through "
-            f"it, then `nbs tidy {chapter.name} --prose-read`.{waiting}",
+            (
+                f"the text was written for the recording of {of.get('date')}; go through "
+                f"it, then `nbs tidy {chapter.name} --prose-read`.{waiting}"
+            ),
         )
 
 

@@ -39,8 +39,10 @@ def check_recorded(chapter: Chapter, book: Book) -> Iterator[Found]:
     if chapter.nbs.get("outputs_sha256") != outputs_sha256(chapter.cells):
         yield (
             None,
-            "stored outputs are not those of the recording (edited by hand, or a cell "
-            f"was run again): restore the file's outputs with git, or {again}",
+            (
+                "stored outputs are not those of the recording (edited by hand, or a cell "
+                f"was run again): restore the file's outputs with git, or {again}"
+            ),
         )
     recorded = chapter.nbs.get("recorded", {})
     for key in ("tier", "device", "date", "seconds", "versions"):

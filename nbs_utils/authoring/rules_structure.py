@@ -43,14 +43,18 @@ def check_kind(chapter: Chapter, book: Book) -> Iterator[Found]:
         if exported_cells(chapter):
             yield (
                 None,
-                f"nbs.kind is '{chapter.kind}', but cells are tagged `export`: a "
-                "chapter that builds a network is a 'model'.",
+                (
+                    f"nbs.kind is '{chapter.kind}', but cells are tagged `export`: a "
+                    "chapter that builds a network is a 'model'."
+                ),
             )
         if {mark.part for mark in headings(chapter)} & set(PARTS[1:-2]):
             yield (
                 None,
-                f"nbs.kind is '{chapter.kind}', but headings open parts of a model "
-                "chapter (`<!-- part: why -->`); set it to 'model'.",
+                (
+                    f"nbs.kind is '{chapter.kind}', but headings open parts of a model "
+                    "chapter (`<!-- part: why -->`); set it to 'model'."
+                ),
             )
 
 

@@ -98,8 +98,10 @@ def check_figures(chapter: Chapter, book: Book) -> Iterator[Found]:
     if alone:
         yield (
             None,
-            f"no sentence refers to {', '.join(alone)}; write {{numref}}`{alone[0]}` "
-            "where the reader should look at it.",
+            (
+                f"no sentence refers to {', '.join(alone)}; write {{numref}}`{alone[0]}` "
+                "where the reader should look at it."
+            ),
         )
 
 

@@ -73,12 +73,19 @@ def _paragraphs(markdown: str) -> Iterator[tuple[str, bool]]:
     text = _FENCE.sub("", markdown)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = _ENVIRONMENT.sub(" ", _DISPLAYED.sub(" ", text))
-    in_exercise = False
+    open_until = ""  # what closes the exercise that the walk is in
     for block in re.split(r"\n\s*\n", text):
         kept = []
+        in_exercise = bool(open_until)
         for line in block.splitlines():
             if re.match(r"\s*:{3,}", line):
-                in_exercise = "{exercise" in line and "-end" not in line
+                if "{exercise-start}" in line:
+                    open_until = "{exercise-end}"
+                elif "{exercise}" in line:
+                    open_until = ":::"
+                elif open_until and open_until in line:
+                    open_until = ""
+                in_exercise = in_exercise or bool(open_until)
                 continue
             if re.match(r"\s*(#{1,6} |:\w+:|\([^)]*\)=|\|[\s:|-]+\|\s*$)", line):
                 continue
