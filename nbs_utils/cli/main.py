@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import authoring_commands, commands, evaluate_command
+from . import authoring_commands, commands
+from . import evaluating as evaluate_command
 
 DESCRIPTION = "Networks for image classification, from the book that builds them."
 
@@ -51,7 +52,7 @@ def run_command(options: argparse.Namespace) -> int:
     """
     if options.command not in ("train", "evaluate") or "RANK" not in os.environ:
         return options.run(options)
-    from .distributed import joined
+    from ..distributed import joined
 
     with joined() as world, contextlib.ExitStack() as stack:
         if not world.first:

@@ -59,8 +59,8 @@ def add_authoring(command) -> None:
 
 
 def run_new(options: argparse.Namespace) -> int:
-    from .authoring.new import new
-    from .authoring.notebook import repository_root
+    from ..authoring.new import new
+    from ..authoring.notebook import repository_root
 
     root = repository_root()
     for path in new(options.chapter, root, title=options.title, year=options.year):
@@ -69,8 +69,8 @@ def run_new(options: argparse.Namespace) -> int:
 
 
 def run_tidy(options: argparse.Namespace) -> int:
-    from .authoring.notebook import AuthoringError, repository_root
-    from .authoring.tidy import tidy
+    from ..authoring.notebook import AuthoringError, repository_root
+    from ..authoring.tidy import tidy
 
     if bool(options.chapter) == options.all:
         raise AuthoringError("Name one chapter, or give --all.")
@@ -81,8 +81,8 @@ def run_tidy(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    from .authoring.export import export
-    from .authoring.notebook import repository_root
+    from ..authoring.export import export
+    from ..authoring.notebook import repository_root
 
     changed = export(repository_root(), options.chapter, check=options.check)
     for name in changed:
@@ -91,9 +91,9 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def run_record(options: argparse.Namespace) -> int:
-    from .authoring.notebook import AuthoringError, repository_root
-    from .authoring.record import record
-    from .authoring.record_all import record_all, write_archive
+    from ..authoring.notebook import AuthoringError, repository_root
+    from ..authoring.record import record
+    from ..authoring.record_all import record_all, write_archive
 
     root = repository_root()
     if bool(options.chapter) == options.all:
@@ -116,7 +116,7 @@ def run_record(options: argparse.Namespace) -> int:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    from .authoring.check import check
-    from .authoring.notebook import repository_root
+    from ..authoring.check import check
+    from ..authoring.notebook import repository_root
 
     return check(repository_root(), options.chapter)
