@@ -108,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
     one = command("summary", commands.summary, "show a network's stages, size and cost")
     one.add_argument("model", help="a name that `nbs list` shows")
     one.add_argument("--image-size", type=int, metavar="PX")
-    one.add_argument("--num-classes", type=int, default=1000)
+    one.add_argument("--num-classes", type=int, help="by default the network's own")
     add_model_set(one)
 
     one = command(

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from nbs_utils.zoo import register
+from nbs_utils.zoo import by_stem, register, require_side
 
 
 class LocalResponseNorm(nn.Module):
@@ -35,12 +35,12 @@ class LocalResponseNorm(nn.Module):
         return x * (self.k + self.alpha * energy) ** -self.beta
 
 
-def make_features(channels, towers, norm, padding, activation, pool_size):
+def make_features(conv1, channels, towers, norm, activation, pool_size):
     """Return the five convolutions: (B, 3, 224, 224) -> (B, channels[4], 6, 6)."""
     c1, c2, c3, c4, c5 = channels
     normalize = LocalResponseNorm if norm else nn.Identity
     layers = OrderedDict(
-        conv1=nn.Conv2d(3, c1, kernel_size=11, stride=4, padding=padding),
+        conv1=conv1,
         relu1=activation(),  # (B, c1, 55, 55)
         norm1=normalize(),
         pool1=nn.MaxPool2d(pool_size, stride=2),  # (B, c1, 27, 27)
@@ -82,8 +82,11 @@ class AlexNet(nn.Module):
         dropout_first: drop the inputs of fc6 and fc7 rather than their outputs.
         activation: module class of the nonlinearity.
         pool_size: window of the max pooling; the stride is 2.
+        stem: "imagenet" (conv1 is 11x11 with stride 4), or "cifar" for images of about
+            32 pixels (5x5 with stride 1, and 3x3 positions before the classifier).
+        num_classes, in_channels: numbers of outputs and of the images' channels.
 
-    Shape: (B, 3, H, W) -> (B, num_classes), H and W at least 63.
+    Shape: (B, C, H, W) -> (B, num_classes).
     """
 
     def __init__(
@@ -96,33 +99,42 @@ class AlexNet(nn.Module):
         dropout_first=True,
         activation=nn.ReLU,
         pool_size=3,
+        stem="imagenet",
         num_classes=1000,
+        in_channels=3,
     ):
         super().__init__()
+        kernel, stride, padding, side = by_stem(
+            stem, imagenet=(11, 4, padding, 6), cifar=(5, 1, 2, 3)
+        )
+        conv1 = nn.Conv2d(in_channels, channels[0], kernel, stride, padding)
         self.features = make_features(
-            channels, towers, norm, padding, activation, pool_size
+            conv1, channels, towers, norm, activation, pool_size
         )
-        self.resize = nn.AdaptiveAvgPool2d(6)
+        self.resize = nn.AdaptiveAvgPool2d(side)
         self.classifier = make_classifier(
-            channels[4] * 6 * 6, num_classes, dropout, dropout_first, activation
+            channels[4] * side**2, num_classes, dropout, dropout_first, activation
         )
+        # One position behind three poolings takes this many pixels in front of conv1.
+        after = 7 * pool_size - 6
+        self.least = (after - 1) * stride + kernel - 2 * padding
 
     def forward(self, x):
+        require_side(x, self.least)
         x = self.resize(self.features(x))  # (B, c5, 6, 6)
         return self.classifier(x.flatten(1))  # (B, num_classes)
 
 
-ALEXNETS = {
-    "alexnet": dict(channels=(64, 192, 384, 256, 256)),
-    "alexnet_2012": dict(
-        channels=(96, 256, 384, 384, 256),
-        towers=2,
-        norm=True,
-        padding=0,
-        dropout_first=False,
-    ),
-}
-register(AlexNet, ALEXNETS)
+ALEXNET_2014 = dict(channels=(64, 192, 384, 256, 256))
+ALEXNET_2012 = dict(
+    channels=(96, 256, 384, 384, 256),
+    towers=2,
+    norm=True,
+    padding=0,
+    dropout_first=False,
+)
+register(AlexNet, {"alexnet": ALEXNET_2014}, image_size=224, protocol="center")
+register(AlexNet, {"alexnet_2012": ALEXNET_2012}, image_size=227, protocol="ten_crop")
 
 
 def init_2012(network):
