@@ -25,6 +25,9 @@ from .notebook import (
 )
 from .ruff import ruff_command, tidy_code
 
+# Modules of the zoo that no chapter writes.
+RESERVED = {"registry", "contract"}
+
 
 def exported_cells(chapter: Chapter) -> list[tuple[int, dict]]:
     """Return (position, cell) of the cells that travel to the zoo, in order."""
@@ -38,7 +41,7 @@ def zoo_path(chapter: Chapter, root: Path) -> Path:
         AuthoringError: the notebook does not say where its network goes.
     """
     name = chapter.nbs.get("zoo", "")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "registry":
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED:
         raise AuthoringError(
             f"{chapter.name}: cells are tagged `export`, but the notebook's metadata "
             f"'nbs.zoo' is {name!r}; set it to the name of a module of the zoo, in "
@@ -218,7 +221,7 @@ def zoo_sha256(chapter: Chapter, root: Path) -> dict[str, str]:
     for _, cell in chapter.code_cells():
         modules |= set(re.findall(r"nbs_utils\.zoo\.([a-z]\w*)", source(cell)))
     found = {}
-    for module in sorted(modules - {"registry"}):
+    for module in sorted(modules - RESERVED):
         path = root / "nbs_utils" / "zoo" / f"{module}.py"
         if path.exists():
             text = json.dumps(meaning(path.read_text(encoding="utf-8")))
