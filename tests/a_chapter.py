@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from nbs_utils.authoring.book import PARTS, Book
-from nbs_utils.authoring.notebook import Chapter, code_sha256, find_chapter
+from nbs_utils.authoring.hashing import code_sha256, outputs_sha256
+from nbs_utils.authoring.notebook import Chapter, find_chapter
 from nbs_utils.authoring.rules_structure import SETUP
 
 NETWORK = """\
@@ -117,6 +118,7 @@ def make_book(
                 "zoo": "tiny",
                 "kind": "model",
                 "code_sha256": code_sha256(made),
+                "outputs_sha256": outputs_sha256(made),
                 "recorded": {
                     "tier": "cpu",
                     "device": "CPU, 2 cores",

@@ -7,7 +7,8 @@ import pytest
 from a_chapter import cells, code, make_book, markdown, stream
 
 from nbs_utils.authoring import export, notebook, record, rules_outputs
-from nbs_utils.authoring.notebook import AuthoringError, code_sha256, find_chapter
+from nbs_utils.authoring.hashing import code_sha256
+from nbs_utils.authoring.notebook import AuthoringError, find_chapter
 
 needs_ruff = pytest.mark.skipif(
     export.ruff_command() is None, reason="ruff is not installed: pip install ruff"
