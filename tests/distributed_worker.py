@@ -60,7 +60,7 @@ class TwoHeads(nn.Module):
     def __init__(self):
         super().__init__()
         self.network = small_network(norm=False)
-        self.aux, self.unused = nn.Linear(64, 10), nn.Linear(64, 10)
+        self.aux, self.unused = nn.Linear(1024, 10), nn.Linear(64, 10)
 
     def forward(self, x):
         logits = self.network(x)

@@ -403,7 +403,7 @@ def digits(**changes):
     return nbs.load_data("digits", **options)
 
 
-def small(channels=1, side=8):
+def small(channels=1, side=32):
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * side**2, 10))
 
@@ -416,7 +416,7 @@ def small(channels=1, side=8):
         ({"val_size": 40}, "validation images is 60 there and 40 here"),
         ({"limit": 50}, "training images is 60 there and 50 here"),
         ({"channels": 3}, "channels is 1 there and 3 here"),
-        ({"image_size": 16}, "image size is 8 there and 16 here"),
+        ({"image_size": 16}, "image size is 32 there and 16 here"),
     ],
 )
 def test_other_data_is_refused_by_name(changes, words, tmp_path):
