@@ -36,8 +36,8 @@ from PIL import Image
 import nbs_utils as nbs
 from nbs_utils.data import load_photographs
 from nbs_utils.data.decoding import decode_file
+from nbs_utils.data.protocols import list_protocols, parse, views
 from nbs_utils.data.storage import ArrayStore
-from nbs_utils.protocols import list_protocols, parse, views
 
 
 def make_split(images: int, pixels: int, batch_size: int, device: torch.device):

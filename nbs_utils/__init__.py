@@ -1,68 +1,72 @@
 """What every chapter shares: data, one training loop, counts, proofs, figures.
 
 The vocabulary of a notebook is the table below: `import nbs_utils as nbs`, then
-`nbs.load_data`, `nbs.fit`, `nbs.evaluate` and so on. A name is imported from its
-module when it is first used, so that `import nbs_utils` itself costs nothing.
+`nbs.load_data`, `nbs.fit`, `nbs.evaluate` and so on. What a chapter needs more rarely
+stands in the rooms: `nbs.figures.show_images`, `nbs.training.train_step`. A name is
+imported when it is first used, so that `import nbs_utils` itself costs nothing.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 
 __version__ = "0.1.0"
 
-# name -> the module that holds it
+# name -> the room that holds it. No module of the package has one of these names.
 _HOME = {
-    # runtime: the machine, seeds, the two ways to run
+    # the machine, seeds, the two ways to run
     "start": "runtime",
     "budget": "runtime",
     "is_quick": "runtime",
     "device": "runtime",
+    "Table": "tables",
     # the way through the house: data, a recipe, a run, scores, a card
     "load_data": "data",
     "sample_photographs": "data",
-    "Recipe": "recipe",
-    "list_recipes": "recipe",
-    "fit": "train",
-    "evaluate": "evaluate",
-    "predict": "predict",
+    "Recipe": "training",
+    "list_recipes": "training",
+    "fit": "training",
+    "evaluate": "scoring",
+    "predict": "scoring",
     "glance": "results",
     "save_card": "results",
     # counting and proving
-    "count_parameters": "measure",
-    "count_macs": "measure",
-    "stage_table": "measure",
-    "receptive_field": "measure",
-    "throughput": "measure",
-    "reference_network": "reference",
-    "transplant": "reference",
-    "compare": "reference",
-    "load_pretrained": "reference",
+    "count_parameters": "counting",
+    "count_macs": "counting",
+    "stage_table": "counting",
+    "receptive_field": "counting",
+    "throughput": "counting",
+    "reference_network": "parity",
+    "transplant": "parity",
+    "compare": "parity",
+    "load_pretrained": "parity",
+    "NoConnection": "parity",
     # the networks of the chapters
     "register": "zoo",
     "create_model": "zoo",
     "list_models": "zoo",
 }
-# `nbs.figures.show_images(...)`: drawing keeps its own shelf
-_MODULES = (
-    "augment",
-    "figures",
-    "losses",
-    "measure",
-    "protocols",
-    "results",
+# The rooms, from the ground up; each one's docstring says what it is for.
+_ROOMS = (
     "runtime",
     "zoo",
+    "augment",
+    "counting",
+    "distributed",
+    "data",
+    "parity",
+    "figures",
+    "training",
+    "results",
+    "scoring",
 )
 
-__all__ = [*_HOME, *_MODULES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, *_ROOMS, "__version__"]  # noqa: PLE0604
 
 
 def __getattr__(name: str):
-    """Import a name of the vocabulary from its module on first use (PEP 562)."""
+    """Import a name of the vocabulary from its room on first use (PEP 562)."""
     if name in _HOME:
         value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    elif name in _MODULES:
+    elif name in _ROOMS:
         value = import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(
@@ -74,19 +78,3 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """This package, in which `nbs.evaluate` stays the function.
-
-    Python puts a submodule into its package as soon as anybody imports it, so after
-    `from nbs_utils.evaluate import Scores` the module would stand in the place of the
-    function of the same name.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

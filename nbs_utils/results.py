@@ -41,8 +41,8 @@ import torch
 from torch import nn
 
 from .facts import Facts
-from .run import describe_seconds
 from .runtime import device_name, is_quick, tier, versions
+from .training.run import describe_seconds
 
 SCHEMA = 1
 _KEYS = (
@@ -68,7 +68,7 @@ def glance(
     """
     rows = dict(rows or {})
     if network is not None:
-        from .measure import count_macs, count_parameters
+        from .counting.operations import count_macs, count_parameters
 
         rows["Parameters"] = count_parameters(network)
         size = " × ".join(str(n) for n in input_size[1:])
@@ -164,7 +164,7 @@ def save_card(name: str, *, run, scores, network, data, notes: str = "") -> Card
 
 def make_record(name, run, scores, network, data, notes="") -> dict:
     """Return the content of a card; see the module's docstring."""
-    from .measure import count_macs, count_parameters
+    from .counting.operations import count_macs, count_parameters
 
     size = (data.channels, data.image_size, data.image_size)
     values = {

@@ -15,9 +15,10 @@ from torch import nn
 
 import nbs_utils as nbs
 from nbs_utils import distributed
-from nbs_utils.checkpoint import CheckpointError
 from nbs_utils.distributed import begin_step, in_parallel, joined, world
 from nbs_utils.syncnorm import synchronize_batch_norm
+from nbs_utils.training.checkpoints import CheckpointError
+from nbs_utils.training.shared_folder import check_folder
 
 CPU = torch.device("cpu")
 RECIPE = nbs.Recipe(
@@ -130,7 +131,7 @@ def hidden_folder(folder: Path) -> str:
     if world().rank == 1:
         distributed.os.path.exists = lambda path: False
     try:
-        return error_of(CheckpointError, distributed.check_folder, folder / "run")
+        return error_of(CheckpointError, check_folder, folder / "run")
     finally:
         distributed.os.path.exists = exists
 

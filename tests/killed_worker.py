@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from nbs_utils import train
-from nbs_utils.cli import main
+from nbs_utils.cli.main import main
 from nbs_utils.distributed import joined, restarts
+from nbs_utils.training import loop as train
 
 COMMAND = [
     "train",

@@ -11,7 +11,8 @@ import torch
 from a_chapter import make_book
 from torch import nn
 
-from nbs_utils import cli, commands
+from nbs_utils.cli import commands
+from nbs_utils.cli import main as cli
 from nbs_utils.zoo import register, registry
 
 
@@ -215,7 +216,7 @@ def test_the_stop_button_says_how_to_go_on(nbs, monkeypatch):
     def stopped(*_, **__):
         return type("Run", (), {"status": "interrupted"})
 
-    monkeypatch.setattr("nbs_utils.train.fit", stopped)
+    monkeypatch.setattr("nbs_utils.training.loop.fit", stopped)
     status, _, err = nbs(*SHORT)
     assert status == 130
     assert "The same command goes on from here." in err

@@ -7,8 +7,8 @@ from torch import nn
 
 import nbs_utils as nbs
 from nbs_utils.data import load_photographs
-from nbs_utils.dense import NotDense, fully_convolutional
-from nbs_utils.protocols import cut, views
+from nbs_utils.data.protocols import cut, views
+from nbs_utils.scoring.dense import NotDense, fully_convolutional
 
 
 @pytest.fixture(scope="module")

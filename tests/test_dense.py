@@ -6,7 +6,7 @@ from torch import nn
 from torchvision import models
 
 import nbs_utils as nbs
-from nbs_utils.dense import NotDense, fully_convolutional
+from nbs_utils.scoring.dense import NotDense, fully_convolutional
 
 
 def valid(*head):

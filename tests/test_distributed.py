@@ -15,9 +15,9 @@ from toy_data import same
 
 import nbs_utils as nbs
 from nbs_utils import distributed, zoo
-from nbs_utils.checkpoint import read_checkpoint
 from nbs_utils.distributed import DistributedError, World, joined
 from nbs_utils.syncnorm import SyncBatchNorm, synchronize_batch_norm
+from nbs_utils.training.checkpoints import read_checkpoint
 
 HERE = Path(__file__).parent
 ROUNDING = dict(rtol=2e-5, atol=2e-6)  # float32, after 12 steps

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nbs_utils.evaluate import evaluate
+from nbs_utils.scoring.evaluation import evaluate
 
 
 class FixedSplit:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nbs_utils.losses import (
+from nbs_utils.training.losses import (
     FocalLoss,
     SmoothL1Loss,
     count_correct,
@@ -14,7 +14,7 @@ from nbs_utils.losses import (
     mixed_targets,
     soft_targets,
 )
-from nbs_utils.recipe import Recipe
+from nbs_utils.training.recipe import Recipe
 
 # probabilities 0.5, 0.25, 0.25
 LOGITS = torch.tensor([[math.log(2.0), 0.0, 0.0]])

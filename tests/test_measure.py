@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 from torchvision.ops import DeformConv2d
 
-from nbs_utils.measure import (
+from nbs_utils.counting.operations import (
     count_macs,
     count_parameters,
     on_meta,

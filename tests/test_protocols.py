@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from nbs_utils.protocols import cut, list_protocols, parse, resized, views
+from nbs_utils.data.protocols import cut, list_protocols, parse, resized, views
 
 LANDSCAPE, PORTRAIT, SQUARE = (480, 640), (500, 375), (300, 300)
 

@@ -8,17 +8,17 @@ from PIL import Image, ImageOps
 from torch import nn
 from torchvision import models
 
-from nbs_utils import cli
+from nbs_utils.cli import main as cli
 from nbs_utils.data import load_photographs
-from nbs_utils.evaluate import evaluate
-from nbs_utils.predict import predict
-from nbs_utils.published import (
+from nbs_utils.parity.references import WrongWeights, reference_network
+from nbs_utils.scoring.evaluation import evaluate
+from nbs_utils.scoring.prediction import predict
+from nbs_utils.scoring.published_weights import (
     list_published,
     load_published,
     photographs_for,
     published,
 )
-from nbs_utils.reference import WrongWeights, reference_network
 
 
 @pytest.fixture(scope="module")

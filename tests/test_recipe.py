@@ -6,8 +6,8 @@ import yaml
 from torch import nn
 from torch.optim import lr_scheduler as reference
 
-from nbs_utils.recipe import Recipe, list_recipes
-from nbs_utils.schedule import (
+from nbs_utils.training.recipe import Recipe, list_recipes
+from nbs_utils.training.schedule import (
     Plateau,
     learning_rate,
     make_optimizer,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import models
 
-from nbs_utils.reference import (
+from nbs_utils.parity.references import (
     NoConnection,
     WrongWeights,
     _read_weights,

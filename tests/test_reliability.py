@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nbs_utils.reliability import calibration, wilson
+from nbs_utils.scoring.reliability import calibration, wilson
 
 
 def test_wilson_by_hand():

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from nbs_utils.recipe import Recipe
 from nbs_utils.results import (
     commit,
     glance,
@@ -17,6 +16,7 @@ from nbs_utils.results import (
     save_card,
     write_json,
 )
+from nbs_utils.training.recipe import Recipe
 
 
 @pytest.fixture

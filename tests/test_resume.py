@@ -15,15 +15,16 @@ import torch
 from torch import nn
 from toy_data import ToyData, same, toy_network
 
-from nbs_utils import checkpoint, resume
-from nbs_utils.checkpoint import (
+from nbs_utils.training import checkpoints as checkpoint
+from nbs_utils.training import resuming as resume
+from nbs_utils.training.checkpoints import (
     CheckpointError,
     load_weights,
     read_checkpoint,
     write_checkpoint,
 )
-from nbs_utils.recipe import Recipe
-from nbs_utils.train import fit
+from nbs_utils.training.loop import fit
+from nbs_utils.training.recipe import Recipe
 
 # Everything that has a memory: momentum, dropout, the average, the plateau, the best
 # epoch. So large a learning rate makes the plateau come and the best epoch early.
@@ -88,7 +89,7 @@ class Stop(Exception):
 
 def stop_at(step, monkeypatch):
     """Let training fail, as by a crash, at a step of the whole run."""
-    from nbs_utils import train as loop
+    from nbs_utils.training import loop
 
     calls = []
 
@@ -153,7 +154,7 @@ test_resume.child(sys.argv[2], sys.argv[3])
 
 def child(folder, kind):
     """Train slowly in a process of its own; `kind` says what is slow."""
-    from nbs_utils import train as loop
+    from nbs_utils.training import loop
 
     def slowly(seconds, real):
         def call(*args):
@@ -212,7 +213,7 @@ def test_killed_between_the_last_and_the_best(whole, tmp_path, monkeypatch):
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("nbs_utils.train.save_best", dies)
+        patch.setattr("nbs_utils.training.loop.save_best", dies)
         with pytest.raises(Stop):
             train(network(), tmp_path)
     assert not (tmp_path / "best.pt").exists()
@@ -387,7 +388,7 @@ def test_a_full_disk_does_not_end_training_nor_hurt_the_last_checkpoint(
         save(state, setup)
         kept.append(read_checkpoint(tmp_path / "last.pt")["epoch"])
 
-    monkeypatch.setattr("nbs_utils.train.save", note)
+    monkeypatch.setattr("nbs_utils.training.loop.save", note)
     net = network()
     run = train(net, tmp_path, progress="lines")
     assert kept == [1, 1, 1, 4, 5]

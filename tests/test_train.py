@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from toy_data import ToyData, same, toy_network
 
 import nbs_utils as nbs
-from nbs_utils import guard, train
-from nbs_utils.checkpoint import load_weights
-from nbs_utils.recipe import Recipe
-from nbs_utils.schedule import learning_rate
-from nbs_utils.state import Average, State
-from nbs_utils.train import fit
-from nbs_utils.trouble import OutOfMemory, TrainingDiverged
+from nbs_utils.training import checks as guard
+from nbs_utils.training import loop as train
+from nbs_utils.training.checkpoints import load_weights
+from nbs_utils.training.errors import OutOfMemory, TrainingDiverged
+from nbs_utils.training.loop import fit
+from nbs_utils.training.recipe import Recipe
+from nbs_utils.training.schedule import learning_rate
+from nbs_utils.training.state import Average, State
 
 PLAIN = Recipe(
     name="plain", epochs=2, lr=0.05, schedule="constant", precision="float32"
@@ -339,7 +340,7 @@ def test_nan_stops_with_epoch_step_rate_causes_and_checkpoint(tmp_path):
 
 
 def test_nan_is_noticed_before_the_epoch_ends(monkeypatch):
-    monkeypatch.setattr("nbs_utils.progress._SECONDS", 0)
+    monkeypatch.setattr("nbs_utils.training.progress._SECONDS", 0)
     network = with_bomb(3, lambda x: x * math.inf)
     with pytest.raises(TrainingDiverged, match="epoch 1, step 3"):
         quiet(network, ToyData(), PLAIN)
@@ -578,7 +579,7 @@ def test_one_line_for_each_epoch_goes_to_stderr(capsys):
 
 
 def test_the_screen_is_redrawn_four_times_a_second_at_most(monkeypatch):
-    from nbs_utils.progress import Progress
+    from nbs_utils.training.progress import Progress
 
     times = iter(i / 100 for i in range(1000))  # a step takes 10 ms
     monkeypatch.setattr("time.monotonic", lambda: next(times))
@@ -594,7 +595,7 @@ def test_scores_are_fetched_once_for_an_epoch(monkeypatch):
         return real(state, setup)
 
     monkeypatch.setattr(train, "fetch_scores", spy)
-    monkeypatch.setattr("nbs_utils.progress.Progress.due", lambda self: False)
+    monkeypatch.setattr("nbs_utils.training.progress.Progress.due", lambda self: False)
     # nothing else asks the device for a number between two steps
     monkeypatch.setattr(torch.Tensor, "item", lambda self: pytest.fail("a transfer"))
     data, network = ToyData(), toy_network()
@@ -607,10 +608,10 @@ def test_scores_are_fetched_once_for_an_epoch(monkeypatch):
 
 
 def make_setup(network, data):
-    from nbs_utils.losses import make_loss
-    from nbs_utils.progress import Progress
-    from nbs_utils.state import Setup
-    from nbs_utils.trouble import StopButton
+    from nbs_utils.training.errors import StopButton
+    from nbs_utils.training.losses import make_loss
+    from nbs_utils.training.progress import Progress
+    from nbs_utils.training.state import Setup
 
     return Setup(
         recipe=PLAIN,
@@ -649,7 +650,7 @@ NOTEBOOK = [
 import os, signal, sys, threading
 sys.path.insert(0, {tests!r})
 from toy_data import ToyData, toy_network
-from nbs_utils.train import fit
+from nbs_utils.training.loop import fit
 run = fit(toy_network(), ToyData(), epochs=3)
 """,
     """

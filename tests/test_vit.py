@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import nbs_utils as nbs
-from nbs_utils.reference import _vary
+from nbs_utils.parity.references import _vary
 from nbs_utils.zoo import create_model
 from nbs_utils.zoo.vit import (
     EncoderBlock,

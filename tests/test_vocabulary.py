@@ -16,7 +16,7 @@ def test_a_name_is_what_its_module_holds(name):
     assert callable(getattr(nbs, name))
 
 
-@pytest.mark.parametrize("name", nbs._MODULES)
+@pytest.mark.parametrize("name", nbs._ROOMS)
 def test_a_shelf_is_a_module(name):
     assert getattr(nbs, name) is importlib.import_module(f"nbs_utils.{name}")
 
@@ -27,7 +27,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 
 
 def test_a_function_survives_the_import_of_the_module_of_its_name():
-    code = "import nbs_utils.evaluate, nbs_utils as nbs; print(callable(nbs.evaluate))"
+    code = "import nbs_utils.scoring.evaluation, nbs_utils as nbs; print(callable(nbs.evaluate))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -24,22 +24,31 @@ from .datasets import (
     sample_photographs,
     stratified,
 )
-from .decoding import BadImage
+from .decoding import BadImage, decode_file, decode_files
+from .imagenet import imagenet_columns
 from .layout import Layout, plan
 from .photographs import Photographs, load_photographs
 from .placing import place
+from .protocols import PROTOCOLS, Protocol, resize, views
 from .split import Split
 from .storage import Store, default_budget, parse_bytes
 
 __all__ = [
+    "PROTOCOLS",
     "BadImage",
     "DataNotFound",
     "ImageData",
     "Photographs",
+    "Protocol",
     "Split",
+    "decode_file",
+    "decode_files",
+    "imagenet_columns",
     "load_data",
     "load_photographs",
+    "resize",
     "sample_photographs",
+    "views",
 ]
 
 

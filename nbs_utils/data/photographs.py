@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from .. import runtime
-from ..protocols import cut, views
 from .datasets import stratified
 from .decoding import BadImage, decode_file
 from .imagenet import find_validation
+from .protocols import cut, views
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _TURNS = {3: 2, 6: 3, 8: 1}  # EXIF orientation: quarter turns to the left

@@ -171,7 +171,7 @@ def trace(network: nn.Module, input_size: tuple[int, ...]) -> Graph:
     Raises:
         ValueError: the network cannot take an input of this size.
     """
-    from ..measure import on_meta
+    from ..counting.operations import on_meta
 
     clone = on_meta(network).eval()
     floats = (p.dtype for p in clone.parameters() if p.is_floating_point())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from .measure import trace
+from ..counting.operations import trace
 
 # What may stand between the map and the scores and acts on each place by itself.
 _POINTWISE = (
@@ -214,7 +214,7 @@ def _map_size(body, head: _Head, input_size) -> tuple[int, ...]:
                 seen.append(tuple(value.shape[1:]))
             return value
 
-    from .measure import on_meta
+    from ..counting.operations import on_meta
 
     with torch.no_grad():
         clone = on_meta(body).eval()

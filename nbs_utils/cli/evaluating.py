@@ -75,8 +75,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def trained_run(options: argparse.Namespace) -> int:
-    from .checkpoint import CheckpointError, load_weights
-    from .evaluate import evaluate
+    from ..scoring.evaluation import evaluate
+    from ..training.checkpoints import CheckpointError, load_weights
 
     place = options.checkpoint
     folder = place if place.is_dir() else place.parent
@@ -119,9 +119,9 @@ def trained_run(options: argparse.Namespace) -> int:
 
 
 def published_weights(options: argparse.Namespace) -> int:
-    from .evaluate import evaluate
-    from .published import load_published, photographs_for
-    from .tables import Table
+    from ..scoring.evaluation import evaluate
+    from ..scoring.published_weights import load_published, photographs_for
+    from ..tables import Table
 
     for key in ("model", "data"):
         if getattr(options, key) is None:
@@ -169,8 +169,8 @@ def published_weights(options: argparse.Namespace) -> int:
 
 
 def table(options: argparse.Namespace) -> int:
-    from .published import list_published
-    from .published_table import evaluate_all
+    from ..scoring.published_table import evaluate_all
+    from ..scoring.published_weights import list_published
 
     if options.data is None:
         raise UserError("--all needs --data, as in --data imagefolder:PATH.")

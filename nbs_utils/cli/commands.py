@@ -24,7 +24,7 @@ class UserError(Exception):
 
 
 def list_networks(options: argparse.Namespace) -> int:
-    from .zoo import list_models, model_entry
+    from ..zoo import list_models, model_entry
 
     names = list_models(options.pattern)
     if not names:
@@ -40,8 +40,8 @@ def list_networks(options: argparse.Namespace) -> int:
 def summary(options: argparse.Namespace) -> int:
     import torch
 
-    from .measure import stage_table
-    from .zoo import create_model
+    from ..counting.operations import stage_table
+    from ..zoo import create_model
 
     changes = read_pairs(options.model_set, "--model-set")
     size = options.image_size
@@ -65,7 +65,7 @@ def summary(options: argparse.Namespace) -> int:
 
 def arguments_of(model: str) -> dict:
     """Return the arguments of a network: their defaults, then the variant's values."""
-    from .zoo import model_entry
+    from ..zoo import model_entry
 
     network_class, configuration = model_entry(model)
     parameters = inspect.signature(network_class).parameters.values()
@@ -82,7 +82,7 @@ def native_size(model: str, changes: dict) -> int:
 
 def require_size(network, model: str, channels: int, size: int) -> None:
     """Raise unless a network takes square images of a size; tried on shapes alone."""
-    from .measure import on_meta
+    from ..counting.operations import on_meta
 
     if takes(on_meta(network), channels, size):
         return
@@ -107,11 +107,11 @@ def takes(network, channels: int, size: int) -> bool:
 
 
 def train(options: argparse.Namespace) -> int:
-    from .distributed import restarts, world
-    from .evaluate import evaluate
-    from .recipe import Recipe
-    from .results import make_record, write_json
-    from .train import fit
+    from ..distributed import restarts, world
+    from ..results import make_record, write_json
+    from ..scoring.evaluation import evaluate
+    from ..training.loop import fit
+    from ..training.recipe import Recipe
 
     recipe = Recipe.load(options.recipe)
     changes = read_pairs(options.set, "--set")
@@ -153,7 +153,7 @@ def train(options: argparse.Namespace) -> int:
     if run.status == "interrupted":
         print("Stopped. The same command goes on from here.", file=sys.stderr)
         return 130
-    from .checkpoint import write_checkpoint
+    from ..training.checkpoints import write_checkpoint
 
     if me.first:
         write_checkpoint({"network": network.state_dict()}, folder / FINAL)
@@ -174,10 +174,10 @@ def prepare(request: dict):
     A network that has arguments for the images' size and channels gets those of the
     data; one with a stem for small images gets it where the images are small.
     """
-    from .data import load_data
-    from .distributed import world
-    from .runtime import seed_everything
-    from .zoo import create_model
+    from ..data import load_data
+    from ..distributed import world
+    from ..runtime import seed_everything
+    from ..zoo import create_model
 
     arguments = arguments_of(request["model"])
     batch_size = request.get("batch_size")

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import generator_states, set_generator_states
-from .distributed import World
+from ..distributed import World
+from ..runtime import Precision
+from .checkpoints import generator_states, set_generator_states
+from .errors import StopButton
 from .progress import Progress
 from .recipe import Recipe
-from .runtime import Precision
 from .schedule import Plateau, make_optimizer
-from .trouble import StopButton
 
 
 @dataclass

@@ -16,18 +16,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from . import runtime
-from .distributed import begin_step, in_parallel, world
-from .guard import check_fit, check_shares, diverged, fetch_scores, make_room, restore
+from .. import runtime
+from ..distributed import begin_step, in_parallel, world
+from ..syncnorm import synchronize_batch_norm
+from .checks import check_fit, check_shares, diverged, fetch_scores, make_room, restore
+from .errors import StopButton, is_out_of_memory
 from .losses import count_correct, make_loss, mixed_targets
 from .progress import Progress
 from .recipe import Recipe
-from .resume import open_folder, save, save_best
+from .resuming import open_folder, save, save_best
 from .run import COLUMNS, Run, peak_memory
 from .schedule import learning_rate
 from .state import Setup, State
-from .syncnorm import synchronize_batch_norm
-from .trouble import StopButton, is_out_of_memory
 
 # After so many steps in a row that overflowed float16, no step will ever succeed.
 _MOST_SKIPPED = 30
@@ -294,7 +294,7 @@ def mix(x: Tensor, y: Tensor, state: State, setup: Setup) -> tuple[Tensor, Tenso
     mixup, cutmix = setup.recipe.mixup, setup.recipe.cutmix
     if not (mixup or cutmix):
         return x, y
-    from . import augment
+    from .. import augment
 
     # Drawn from (seed, epoch, step), so that a resumed run draws the same.
     position = setup.world.own(state.epoch, state.step)

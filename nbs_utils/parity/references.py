@@ -13,9 +13,9 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
+from ..counting.operations import on_meta
 from .comparison import Comparison, compare
 from .matching import Report, transplant
-from .measure import on_meta
 
 __all__ = [
     "Comparison",

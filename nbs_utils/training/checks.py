@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor, nn
 
-from .distributed import World
-from .schedule import learning_rate
-from .state import Setup, State
-from .trouble import (
+from ..distributed import World
+from .errors import (
     OutOfMemory,
     TrainingDiverged,
     is_out_of_memory,
     likely_causes,
     out_of_memory_message,
 )
+from .schedule import learning_rate
+from .state import Setup, State
 
 
 def check_fit(network: nn.Module, setup: Setup) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .tables import Table
+from ..tables import Table
 
 
 @dataclass(frozen=True)

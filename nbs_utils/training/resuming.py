@@ -3,10 +3,10 @@
 import math
 from pathlib import Path
 
-from . import checkpoint
-from .distributed import check_folder
-from .guard import fetch_scores
+from . import checkpoints
+from .checks import fetch_scores
 from .recipe import Recipe
+from .shared_folder import check_folder
 from .state import Setup, State
 
 
@@ -19,13 +19,13 @@ def save(state: State, setup: Setup) -> None:
         fetch_scores(state, setup, scores)  # a bad one does not overwrite a good one
     if not setup.world.first:
         return
-    path = setup.folder / checkpoint.LAST
+    path = setup.folder / checkpoints.LAST
     try:
-        checkpoint.write_checkpoint(
+        checkpoints.write_checkpoint(
             {**state.state_dict(), "scores": scores, "identity": identity(setup)}, path
         )
         setup.kept = path
-    except checkpoint.CheckpointError as error:
+    except checkpoints.CheckpointError as error:
         kept = "The one before it is whole." if setup.kept else "There is none yet."
         setup.progress.say(f"{error} {kept} Training goes on and will try again.")
 
@@ -35,16 +35,16 @@ def save_best(state: State, setup: Setup) -> None:
     if setup.folder is None or not setup.world.first:
         return
     try:
-        checkpoint.write_checkpoint(
+        checkpoints.write_checkpoint(
             {
                 "network": state.best_weights,
                 "epoch": state.best_epoch,
                 "top1": state.best_top1,
                 "identity": identity(setup),
             },
-            setup.folder / checkpoint.BEST,
+            setup.folder / checkpoints.BEST,
         )
-    except checkpoint.CheckpointError as error:
+    except checkpoints.CheckpointError as error:
         setup.progress.say(f"{error} The best weights are still held in memory.")
 
 
@@ -74,21 +74,21 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
     """
     folder = setup.folder
     check_folder(folder)
-    last = folder / checkpoint.LAST
+    last = folder / checkpoints.LAST
     saved = None
     if resume and last.is_file():
-        saved = checkpoint.read_checkpoint(last, setup.device)
-        checkpoint.check_network(saved["network"], state.network, last)
+        saved = checkpoints.read_checkpoint(last, setup.device)
+        checkpoints.check_network(saved["network"], state.network, last)
         # a key that is newer than the checkpoint had its default value then
         before = {**recipe_identity(Recipe()), **saved.get("identity", {})}
-        checkpoint.check_identity(before, identity(setup), last)
+        checkpoints.check_identity(before, identity(setup), last)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if setup.world.first:
-            put_away(folder, () if resume else (checkpoint.LAST, checkpoint.BEST))
+            put_away(folder, () if resume else (checkpoints.LAST, checkpoints.BEST))
             setup.recipe.save(folder / "recipe.yml")
     except OSError as error:
-        raise checkpoint.CheckpointError(
+        raise checkpoints.CheckpointError(
             f"The folder {folder} cannot be written to ({error.strerror}). Nothing was "
             "trained. Give another folder, or folder=None to keep nothing on disk."
         ) from error
@@ -111,17 +111,17 @@ def put_away(folder: Path, names: tuple[str, ...]) -> None:
     """Rename what an earlier run has left, so that a new start loses nothing."""
     for name in names:
         if (folder / name).is_file():
-            (folder / name).replace(folder / f"{checkpoint.OLD}{name}")
+            (folder / name).replace(folder / f"{checkpoints.OLD}{name}")
 
 
 def recover_best(state: State, setup: Setup) -> None:
     """Find the weights of the best epoch again after a resume."""
     if not state.best_epoch:
         return
-    path = setup.folder / checkpoint.BEST
+    path = setup.folder / checkpoints.BEST
     try:
-        best = checkpoint.read_checkpoint(path)
-    except checkpoint.CheckpointError as error:
+        best = checkpoints.read_checkpoint(path)
+    except checkpoints.CheckpointError as error:
         best, problem = {}, error
     else:
         problem = f"{path} is of epoch {best.get('epoch')}, not {state.best_epoch}."

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from .tables import Table
+from ..tables import Table
 
 
 @dataclass

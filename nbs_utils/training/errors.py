@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .runtime import device_name
+from ..runtime import device_name
 
 
 class TrainingDiverged(RuntimeError):

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .data.imagenet import imagenet_columns
+from ..data.imagenet import imagenet_columns
+from ..data.protocols import Protocol, cut, parse, views
+from ..runtime import keep_freed_memory
+from ..runtime import precision as choose_precision
 from .dense import fully_convolutional
-from .protocols import Protocol, cut, parse, views
-from .runtime import keep_freed_memory
-from .runtime import precision as choose_precision
 
 WAITING = 2**29  # bytes of pictures that threads may have cut ahead of the network
 

@@ -6,16 +6,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .data import Photographs, load_photographs
-from .data.photographs import MEAN, STD
-from .reference import (
+from ..data import Photographs, load_photographs
+from ..data.photographs import MEAN, STD
+from ..parity.references import (
     WrongWeights,
     fill,
     read_published,
     reference_network,
     transplant,
 )
-from .zoo import create_model, list_models, model_entry
+from ..zoo import create_model, list_models, model_entry
 
 # These were trained on inputs scaled to -1..1; torchvision's networks do it inside.
 _HALVES = ("googlenet", "inception_v3")

@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import commands, evaluate_command
+from . import commands
+from . import evaluating as evaluate_command
 
 DESCRIPTION = "Networks for image classification, from the book that builds them."
 
@@ -51,7 +52,7 @@ def run_command(options: argparse.Namespace) -> int:
     """
     if options.command not in ("train", "evaluate") or "RANK" not in os.environ:
         return options.run(options)
-    from .distributed import joined
+    from ..distributed import joined
 
     with joined() as world, contextlib.ExitStack() as stack:
         if not world.first:
@@ -191,8 +192,8 @@ def add_authoring(command) -> None:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    from .authoring.export import export
-    from .authoring.notebook import repository_root
+    from ..authoring.export import export
+    from ..authoring.notebook import repository_root
 
     changed = export(repository_root(), options.chapter, check=options.check)
     for name in changed:
@@ -201,8 +202,8 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def run_record(options: argparse.Namespace) -> int:
-    from .authoring.notebook import repository_root
-    from .authoring.record import record
+    from ..authoring.notebook import repository_root
+    from ..authoring.record import record
 
     record(
         options.chapter,
@@ -214,7 +215,7 @@ def run_record(options: argparse.Namespace) -> int:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    from .authoring.check import check
-    from .authoring.notebook import repository_root
+    from ..authoring.check import check
+    from ..authoring.notebook import repository_root
 
     return check(repository_root(), options.chapter)

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .distributed import world
-from .predict import Runner
-from .protocols import Protocol
+from ..data.protocols import Protocol
+from ..distributed import world
+from .prediction import Runner
 
 
 @dataclass(frozen=True)

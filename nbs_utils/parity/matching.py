@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import nn
 
-from .measure import show_shape, trace
+from ..counting.operations import show_shape, trace
 
 
 @dataclass(frozen=True, eq=False)

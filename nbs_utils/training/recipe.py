@@ -1,7 +1,7 @@
 """How a network is trained, as data: optimizer, schedule, loss, regularization.
 
 A recipe is a table of names and values. The recipes of the book and of the papers are
-YAML files in `nbs_utils/recipes`; `Recipe.load("short")` reads one, `.replace(lr=0.05)`
+YAML files in `nbs_utils/training/recipes`; `Recipe.load("short")` reads one, `.replace(lr=0.05)`
 gives a changed copy, and `fit(network, data, recipe)` follows it.
 """
 
@@ -95,7 +95,7 @@ class Recipe:
     """Everything that decides how a network is trained, except data and seed.
 
     Lengths of time are in epochs. The learning rate `lr` is the largest one of the
-    schedule. See `nbs_utils.schedule` for what each schedule does.
+    schedule. See `nbs_utils.training.schedule` for what each schedule does.
 
     Attributes:
         name, source: what the recipe is called and where its values come from.

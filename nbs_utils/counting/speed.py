@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from . import runtime
+from .. import runtime
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def peak_memory(
 
 def _activations(network, input_size, batch_size, training) -> int:
     """Count the bytes of activations that one batch needs, on shapes alone."""
-    from .measure import on_meta
+    from .operations import on_meta
 
     clone = on_meta(network).train(training)
     own = {t.untyped_storage()._cdata for t in [*clone.parameters(), *clone.buffers()]}

@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .tables import Table
+from ..tables import Table
 
 
 def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

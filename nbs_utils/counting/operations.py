@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..tables import Table
 from .receptive import ReceptiveField, receptive_field, receptive_field_formula
 from .speed import Memory, Speed, peak_memory, throughput
-from .tables import Table
 
 __all__ = [
     "Call",

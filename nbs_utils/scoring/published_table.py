@@ -15,15 +15,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from .data import Photographs, load_photographs
+from ..counting.operations import count_macs, count_parameters
+from ..data import Photographs, load_photographs
+from ..data.protocols import Protocol, parse
+from ..parity.references import NoConnection, WrongWeights
+from ..results import write_text
+from ..tables import Table
 from .dense import NotDense
-from .evaluate import evaluate
-from .measure import count_macs, count_parameters
-from .protocols import Protocol, parse
-from .published import load_published, photographs_for, published
-from .reference import NoConnection, WrongWeights
-from .results import write_text
-from .tables import Table
+from .evaluation import evaluate
+from .published_weights import load_published, photographs_for, published
 
 ROWS = "rows.jsonl"
 # What must agree for a row to be that of a request.

@@ -28,7 +28,7 @@ class Progress:
         self.epochs, self._next, self._dirty = epochs, 0.0, False
         self._curve = None
         if self.mode == "curve" and notebook:
-            from .figures import live_curve
+            from ..figures import live_curve
 
             self._curve = live_curve(title, epochs=epochs)
 

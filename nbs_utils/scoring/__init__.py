@@ -1,0 +1,28 @@
+"""Scores: how well a network classifies, how sure that is, and how sure it is.
+
+Read in this order: `evaluation` counts what is right, `prediction` runs the network
+over a split, one test protocol after another, `dense` slides it over whole images,
+`reliability` has intervals and calibration; `published_weights` loads those that others
+trained and `published_table` makes one table of many.
+"""
+
+from .dense import NotDense, fully_convolutional
+from .evaluation import Scores, evaluate
+from .prediction import predict
+from .published_weights import Published, list_published, load_published, published
+from .reliability import Calibration, calibration, wilson
+
+__all__ = [
+    "Calibration",
+    "NotDense",
+    "Published",
+    "Scores",
+    "calibration",
+    "evaluate",
+    "fully_convolutional",
+    "list_published",
+    "load_published",
+    "predict",
+    "published",
+    "wilson",
+]

@@ -1,0 +1,32 @@
+"""The training loop: a network and data become a `Run`.
+
+Read in this order: `loop` takes the steps; `recipe` says how, `schedule` with which
+learning rate and `losses` against what; `state` holds what changes; `resuming` and
+`checkpoints` keep it, so that a stopped run goes on exactly; `checks` and `errors` say
+what is wrong before and while it happens; `run` is what comes out.
+"""
+
+from .errors import OutOfMemory, TrainingDiverged
+from .loop import fit, train_step
+from .losses import FocalLoss, SmoothL1Loss, count_correct, make_loss, mixed_targets
+from .recipe import Recipe, list_recipes
+from .run import Run
+from .schedule import learning_rate, make_optimizer, parameter_groups
+
+__all__ = [
+    "FocalLoss",
+    "OutOfMemory",
+    "Recipe",
+    "Run",
+    "SmoothL1Loss",
+    "TrainingDiverged",
+    "count_correct",
+    "fit",
+    "learning_rate",
+    "list_recipes",
+    "make_loss",
+    "make_optimizer",
+    "mixed_targets",
+    "parameter_groups",
+    "train_step",
+]
