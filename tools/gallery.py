@@ -18,10 +18,10 @@ from torchvision import models
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tools")]
 
-from blocks import BLOCKS  # noqa: E402
-from browser import find_chromium, launch_arguments  # noqa: E402
+from blocks import BLOCKS
+from browser import find_chromium, launch_arguments
 
-from nbs_utils.figures import network_svg  # noqa: E402
+from nbs_utils.figures import network_svg
 
 NETWORKS = (
     *("alexnet", "vgg11_bn", "googlenet", "inception_v3", "resnet50", "densenet121"),
