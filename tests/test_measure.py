@@ -298,6 +298,30 @@ def test_tables_group_digits_but_keep_the_numbers():
     assert isinstance(table[["name", "MACs"]], Table)
 
 
+def test_tables_show_an_index_that_says_something():
+    table = Table({"network": ["a", "b", "a"], "MACs": [1000, 2000, 3000]})
+    assert repr(table).splitlines()[0] == "network   MACs"
+    assert repr(table[table["MACs"] > 1500]).splitlines() == [
+        "network   MACs",
+        "b        2,000",
+        "a        3,000",
+    ]
+    named = table.set_index("network")
+    assert repr(named) == repr(table)
+    assert '<th scope="row" style="text-align: left">b</th>' in named._repr_html_()
+    grouped = Table(table.groupby("network").agg({"MACs": ["mean", "max"]}))
+    assert repr(grouped).splitlines() == [
+        "network  MACs, mean  MACs, max",
+        "a             2,000      3,000",
+        "b             2,000      2,000",
+    ]
+    words = Table({"MACs": [1, 2]}, index=["x", "y"])
+    assert repr(words).splitlines()[1] == "x     1"
+    assert "<thead>\n<tr>\n<td></td>\n<th" in words._repr_html_()  # no empty header
+    two = table.set_index(["network", "MACs"]).assign(top1=0.5)
+    assert repr(two).splitlines()[0] == "network   MACs  top1"
+
+
 # --- receptive fields -----------------------------------------------------------
 
 
