@@ -13,6 +13,7 @@ import sys
 from html import escape
 from pathlib import Path
 
+from torch import nn
 from torchvision import models
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,8 +48,12 @@ def drawings(networks: bool) -> list[tuple[str, str]]:
         ]
     found = []
     for name, (build, size) in BLOCKS.items():
-        for depth, word in (("auto", ""), (1, ", closed"), ("leaf", ", every layer")):
-            found.append((name + word, network_svg(build(), size, depth)))
+        closed = nn.Sequential(build())
+        found += [
+            (name, network_svg(build(), size)),
+            (f"{name}, closed", network_svg(closed, size, 1)),
+            (f"{name}, every layer", network_svg(build(), size, "leaf")),
+        ]
     return found
 
 

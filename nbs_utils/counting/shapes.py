@@ -74,9 +74,13 @@ def run_on_shapes(
     x = torch.empty(1, *input_size, device="meta", dtype=next(floats, torch.float32))
     prepare(clone, x)
     inside: list[str] = []  # the modules being called
+
+    def leave(module, args, output) -> None:
+        inside.pop()
+
     for name, module in clone.named_modules():
         module.register_forward_pre_hook(lambda m, args, n=name: inside.append(n))
-        module.register_forward_hook(lambda m, args, output: inside.pop() and None)
+        module.register_forward_hook(leave)
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

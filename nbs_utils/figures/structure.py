@@ -69,7 +69,7 @@ def build(graph: Graph, depth: float, *, leaf: bool = False, root=True) -> Serie
     """Return the drawable structure of a graph.
 
     Args:
-        graph: what `tracing.trace` returned.
+        graph: what `tracing.graph_of` returned.
         depth: how many levels of modules are opened; the outermost counts 1 and
             `nn.Sequential` does not count.
         leaf: True keeps normalization, activations and reshapes as boxes of their own.

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ..counting.shapes import run_on_shapes, tensors_in
 from .words import Words, describe_module, describe_operation
 
 INPUT = -1
@@ -65,21 +66,10 @@ class _Call:
     shape: tuple[int, ...] = ()
 
 
-def tensors_in(value) -> list[torch.Tensor]:
-    """Return all tensors in nested tuples, lists and dictionaries."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return [tensor for item in value for tensor in tensors_in(item)]
-    return []
-
-
 class _Recorder(TorchFunctionMode):
     """Notes who makes which tensor from which others."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self):
         super().__init__()
         self.events: list[_Event] = []
         self.calls: list[_Call] = []
@@ -87,6 +77,11 @@ class _Recorder(TorchFunctionMode):
         self.maker: dict[int, int] = {}  # id of a tensor -> the event that made it
         self.parameter: dict[int, str] = {}  # id of a tensor -> where it comes from
         self._alive: list[torch.Tensor] = []  # an id is unique as long as its tensor
+
+    def begin(self, network: nn.Module, x: torch.Tensor) -> None:
+        """Learn the names of a network's own tensors, and its input."""
+        self.maker[id(x)] = INPUT
+        self._alive.append(x)
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
             self.parameter[id(tensor)] = name.rpartition(".")[2]
 
@@ -161,7 +156,7 @@ def _in_place(function, args, kwargs) -> bool:
     )
 
 
-def trace(network: nn.Module, input_size: tuple[int, ...]) -> Graph:
+def graph_of(network: nn.Module, input_size: tuple[int, ...]) -> Graph:
     """Return what a network does with one input.
 
     Args:
@@ -171,31 +166,20 @@ def trace(network: nn.Module, input_size: tuple[int, ...]) -> Graph:
     Raises:
         ValueError: the network cannot take an input of this size.
     """
-    from ..counting.operations import on_meta
+    recorder = _Recorder()
 
-    clone = on_meta(network).eval()
-    floats = (p.dtype for p in clone.parameters() if p.is_floating_point())
-    x = torch.empty(1, *input_size, device="meta", dtype=next(floats, torch.float32))
-    recorder = _Recorder(clone)
-    recorder.maker[id(x)] = INPUT
-    for name, module in clone.named_modules():
-        module.register_forward_pre_hook(
-            lambda m, args, name=name: recorder.enter(m, name)
-        )
-        module.register_forward_hook(
-            lambda m, args, kwargs, output: recorder.leave(args, kwargs, output),
-            with_kwargs=True,
-        )
-    try:
-        with torch.no_grad(), recorder:
-            clone(x)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        size = " × ".join(str(n) for n in input_size)
-        raise ValueError(
-            f"{type(network).__name__} cannot take an input of {size}: "
-            f"{str(error).rstrip('.')}. Pass the input_size that it expects, without "
-            "the batch."
-        ) from error
+    def prepare(clone: nn.Module, x: torch.Tensor) -> None:
+        recorder.begin(clone, x)
+        for name, module in clone.named_modules():
+            module.register_forward_pre_hook(
+                lambda m, args, name=name: recorder.enter(m, name)
+            )
+            module.register_forward_hook(
+                lambda m, args, kwargs, output: recorder.leave(args, kwargs, output),
+                with_kwargs=True,
+            )
+
+    run_on_shapes(network, input_size, prepare, [recorder])
     return _graph(recorder, 0)
 
 
