@@ -5,6 +5,7 @@ function mode), every module that it happens in (hooks), and who made each tenso
 the graph is what was executed, whatever Python the forward pass is written in.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,9 +13,17 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..counting.shapes import run_on_shapes, tensors_in
-from .words import Words, describe_module, describe_operation
+from .moves import describe_move
+from .words import MOVES, Words, describe_module, describe_operation
 
 INPUT = -1
+# These make a tensor like another one, whose numbers they do not read.
+_BLANK = frozenset(
+    (
+        *("empty_like", "zeros_like", "ones_like", "full_like", "rand_like"),
+        *("new_empty", "new_zeros", "new_ones", "new_full", "new_tensor"),
+    )
+)
 
 
 @dataclass
@@ -32,6 +41,8 @@ class Node:
     inputs: list[int]
     inner: "Graph | None" = None
     module: nn.Module | None = None
+    moves: tuple[Callable, ...] = ()  # of a rearrangement: the functions, to try out
+    source: tuple[int, ...] = ()  # and the shape that they were called with
     after: list[str] = field(default_factory=list)  # what was merged into it
     count: int = 1  # how many equal ones in a row it stands for
 
@@ -55,6 +66,20 @@ class _Event:
     inputs: list[int]
     shape: tuple[int, ...]
     stack: tuple[int, ...]
+    moves: tuple[Callable, ...] = ()
+    source: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Again:
+    """A function with all its arguments but the first, to be called on other numbers."""
+
+    function: Callable
+    args: tuple
+    kwargs: dict
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self.function(tensor, *self.args, **self.kwargs)
 
 
 @dataclass
@@ -87,12 +112,15 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
         result = function(*args, **kwargs)
-        made = tensors_in(result)
+        # written into a slice, a tensor is another one afterwards
+        made = tensors_in(args[0] if name == "__setitem__" else result)
         given = tensors_in((args, kwargs))
         if not made:
             return result  # a question about a tensor, such as its shape
-        if not any(id(tensor) in self.maker for tensor in given):
+        computed = sum(id(tensor) in self.maker for tensor in given)
+        if not computed or name in _BLANK:
             for tensor in made:  # computed from parameters and constants only
                 for source in given[:1]:
                     if id(source) in self.parameter:
@@ -104,15 +132,18 @@ class _Recorder(TorchFunctionMode):
             result = result.view_as(result)  # dropout at rest returns its input
             made = [result]
         names = [self.parameter[id(t)] for t in given if id(t) in self.parameter]
-        words = describe_operation(function, args, kwargs, given, names)
-        self.note(words, given, made)
+        words = describe_operation(function, args, kwargs, computed, names)
+        moves = source = ()
+        if name in MOVES and len(given) == 1 and args and args[0] is given[0]:
+            moves, source = (_Again(function, args[1:], kwargs),), tuple(given[0].shape)
+        self.note(words, given, made, moves, source)
         return result
 
-    def note(self, words: Words, given, made) -> None:
+    def note(self, words: Words, given, made, moves=(), source=()) -> None:
         """Note an event and the tensors that it made."""
         inputs = [self.maker[id(t)] for t in given if id(t) in self.maker]
         shape = tuple(made[0].shape[1:])
-        self.events.append(_Event(words, inputs, shape, self.stack))
+        self.events.append(_Event(words, inputs, shape, self.stack, moves, source))
         for call in self.stack:
             self.calls[call].events.append(len(self.events) - 1)
         for tensor in made:
@@ -194,7 +225,7 @@ def _graph(recorder: _Recorder, position: int) -> Graph:
         event = recorder.events[number]
         below = event.stack[event.stack.index(position) + 1 :]
         if not below:
-            nodes.append(Node(event.words, "", event.shape, []))
+            nodes.append(_operation(event))
             place[number] = len(nodes) - 1
         else:
             if below[0] not in children:
@@ -209,6 +240,14 @@ def _graph(recorder: _Recorder, position: int) -> Graph:
             if source != place[number] and source not in node.inputs:
                 node.inputs.append(source)
     return _pruned(Graph(nodes, place.get(call.output, INPUT), len(outside)))
+
+
+def _operation(event: _Event) -> Node:
+    """Return the node of an event; what is rearranged is called by what it does."""
+    words = event.words
+    if event.moves:
+        words = describe_move(event.moves, event.source) or words
+    return Node(words, "", event.shape, [], moves=event.moves, source=event.source)
 
 
 def _child(recorder: _Recorder, position: int) -> Node:
