@@ -1,12 +1,11 @@
-"""Export and recording, each tried on a chapter of its own."""
+"""Export, and chapters as files, each tried on a chapter of its own."""
 
-import json
 import stat
 
 import pytest
-from a_chapter import cells, code, make_book, markdown, stream
+from a_chapter import cells, code, make_book, markdown
 
-from nbs_utils.authoring import export, notebook, record, rules_outputs
+from nbs_utils.authoring import export, notebook
 from nbs_utils.authoring.hashing import code_sha256
 from nbs_utils.authoring.notebook import AuthoringError, find_chapter
 
@@ -162,128 +161,3 @@ def test_the_root_of_the_book_is_found_from_any_folder_in_it(tmp_path, monkeypat
     monkeypatch.setattr(notebook, "__file__", str(installed))
     with pytest.raises(AuthoringError, match="clone of the book's repository"):
         notebook.repository_root(tmp_path.parent)
-
-
-# ---- Recording
-
-RUN = """\
-import json
-import os
-import sys
-from pathlib import Path
-
-print("noise", file=sys.stderr)
-print(Path.cwd().name, os.environ.get("NBS_QUICK"))
-card = Path(os.environ["NBS_CARDS"]) / "tiny.json"
-_ = card.write_text(json.dumps({"top1": 0.5}))
-"""
-
-
-def recorded(tmp_path, *sources: str, quick: bool = False) -> tuple[dict, list[str]]:
-    made = [markdown("# Tiny (2020)"), *(code(s) for s in sources)]
-    chapter, _ = make_book(tmp_path, made)
-    lines: list[str] = []
-    record.record("tiny", tmp_path, quick=quick, say=lines.append)
-    return json.loads(chapter.path.read_text()), lines
-
-
-def test_record_stores_one_clean_run_and_says_where_it_was_made(tmp_path):
-    raw, lines = recorded(tmp_path, RUN, "print(1)\nprint(2)", '"a\\nb"')
-    one, two, three = raw["cells"][1:]
-    assert [cell["execution_count"] for cell in (one, two, three)] == [1, 2, 3]
-    assert one["outputs"] == [
-        {"name": "stdout", "output_type": "stream", "text": ["old None\n"]}
-    ]
-    assert two["outputs"][0]["text"] == ["1\n", "2\n"]  # one stream, not two
-    assert three["outputs"][0]["data"] == {"text/plain": ["'a\\nb'"]}
-    assert "noise" in "".join(lines)  # dropped, but not in silence
-    nbs = raw["metadata"]["nbs"]
-    assert nbs["code_sha256"] == code_sha256(raw["cells"])
-    assert nbs["recorded"]["tier"] in ("cpu", "gpu")
-    assert nbs["recorded"]["seconds"] > 0
-    assert set(nbs["recorded"]) == {"tier", "device", "date", "seconds", "versions"}
-    assert raw["metadata"]["language_info"] == {"name": "python"}
-    assert all("execution" not in cell["metadata"] for cell in raw["cells"])
-    assert json.loads((tmp_path / "results" / "tiny.json").read_text())["top1"] == 0.5
-
-
-def test_a_cell_that_fails_leaves_notebook_and_cards_untouched(tmp_path):
-    made = [markdown("# Tiny (2020)"), code(RUN), code("1 / 0"), code("print(3)")]
-    chapter, _ = make_book(tmp_path, made)
-    before = chapter.path.read_bytes()
-    with pytest.raises(AuthoringError, match="nothing was written") as caught:
-        record.record("tiny", tmp_path, say=lambda line: None)
-    assert "ZeroDivisionError" in str(caught.value)
-    assert "\x1b" not in str(caught.value)
-    assert chapter.path.read_bytes() == before
-    assert not (tmp_path / "results").exists()
-
-
-def test_a_kernel_that_dies_is_reported_in_a_sentence(tmp_path):
-    with pytest.raises(AuthoringError, match="old/tiny: the kernel died"):
-        recorded(tmp_path, "import os\n\nos._exit(1)")
-
-
-def test_a_cell_that_takes_too_long_is_reported(tmp_path):
-    make_book(tmp_path, [code("while True:\n    pass")])
-    with pytest.raises(AuthoringError, match="timed out"):
-        record.record("tiny", tmp_path, timeout=1, say=lambda line: None)
-
-
-def test_a_quick_run_writes_nothing(tmp_path):
-    made = [markdown("# Tiny (2020)"), code("assert __import__('os')\n" + RUN)]
-    chapter, _ = make_book(tmp_path, made)
-    before = chapter.path.read_bytes()
-    done = record.record("tiny", tmp_path, quick=True, say=lambda line: None)
-    texts = [text for _, text in rules_outputs.texts(done.cells[1])]
-    assert "old 1\n" in texts
-    assert chapter.path.read_bytes() == before
-    assert not (tmp_path / "results").exists()
-
-
-@needs_ruff
-def test_code_that_the_formatter_would_change_is_not_recorded(tmp_path):
-    with pytest.raises(AuthoringError, match="is not formatted"):
-        recorded(tmp_path, "x=1")
-
-
-@pytest.fixture
-def no_kernel(monkeypatch):
-    """Replace the run by one that edits the chapter while it lasts."""
-
-    def prepare(edit):
-        def execute(chapter, *_):
-            done = json.loads(json.dumps(chapter.raw))
-            for cell in done["cells"]:
-                if cell["cell_type"] == "code":
-                    cell["outputs"] = [stream("new\n")]
-            raw = json.loads(chapter.path.read_text())
-            edit(raw["cells"])
-            chapter.path.write_text(json.dumps(raw))
-            return done
-
-        monkeypatch.setattr(record, "_execute", execute)
-
-    return prepare
-
-
-def test_prose_that_was_edited_during_the_run_is_kept(tmp_path, no_kernel):
-    def edit(made):
-        made[0]["source"] = "# Tiny (2020)\n\nBetter words."
-        made.append(markdown("One more."))
-
-    no_kernel(edit)
-    raw, _ = recorded(tmp_path, "print(1)")
-    assert "".join(raw["cells"][0]["source"]).endswith("Better words.")
-    assert raw["cells"][1]["outputs"][0]["text"] == ["new\n"]
-    assert len(raw["cells"]) == 3
-
-
-def test_code_that_was_edited_during_the_run_is_not_overwritten(tmp_path, no_kernel):
-    no_kernel(lambda made: made[1].update(source="print(2)"))
-    with pytest.raises(AuthoringError, match="edited while it ran.*is kept in runs/"):
-        recorded(tmp_path, "print(1)")
-    chapter = find_chapter("tiny", tmp_path)
-    assert notebook.source(chapter.cells[1]) == "print(2)"
-    kept = tmp_path / "runs" / "recorded" / "old-tiny.ipynb"
-    assert "print(1)" in kept.read_text()
