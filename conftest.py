@@ -90,7 +90,11 @@ def name_failed_cells(terminalreporter) -> None:
         found.groups()
         for kind in ("failed", "error")
         for report in terminalreporter.stats.get(kind, [])
-        if (found := re.match(r"(.+\.ipynb)::Cell (\d+)$", getattr(report, "nodeid", "")))
+        if (
+            found := re.match(
+                r"(.+\.ipynb)::Cell (\d+)$", getattr(report, "nodeid", "")
+            )
+        )
     ]
     if failed:
         terminalreporter.section("cells that failed")

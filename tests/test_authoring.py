@@ -1,12 +1,13 @@
 """Export, and chapters as files, each tried on a chapter of its own."""
 
+import json
 import stat
 
 import pytest
-from a_chapter import cells, code, make_book, markdown
+from a_chapter import cells, code, make_book, markdown, shown, stream
 
-from nbs_utils.authoring import export, notebook
-from nbs_utils.authoring.hashing import code_sha256
+from nbs_utils.authoring import export, exported_code, notebook
+from nbs_utils.authoring.hashing import code_sha256, outputs_sha256
 from nbs_utils.authoring.notebook import AuthoringError, find_chapter
 
 needs_ruff = pytest.mark.skipif(
@@ -104,6 +105,107 @@ def test_export_needs_a_proper_name_for_the_module(tmp_path, name):
         export.zoo_path(chapter, tmp_path)
 
 
+# ---- Imports and names of exported cells
+
+
+@needs_ruff
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        ("import math; HALF = math.pi", ["import math\n", "HALF = math.pi\n"]),
+        ("HALF = 0.5; import math\nP = math.pi", ["import math\n", "HALF = 0.5\n"]),
+        (
+            "import math; import copy; HALF = copy.copy(math.pi)",
+            ["import copy\nimport math\n", "HALF = copy.copy(math.pi)\n"],
+        ),
+        (
+            "from math import (\n    pi,  # the number\n    tau,\n)\nBOTH = pi, tau",
+            ["from math import pi, tau\n", "BOTH = pi, tau\n"],
+        ),
+        (
+            "import torch.nn.functional as F  # short\n\n\ndef f(x):\n    return F.relu(x)",
+            ["import torch.nn.functional as F\n", "return F.relu(x)\n"],
+        ),
+        (
+            "import os.path as p; from math import pi as π; NAME = p.sep * int(π)",
+            [
+                "import os.path as p\nfrom math import pi as π\n",
+                "NAME = p.sep * int(π)",
+            ],
+        ),
+        (
+            "from __future__ import annotations\nimport math\nP = math.pi",
+            ["\n\nfrom __future__ import annotations\n\nimport math\n"],
+        ),
+        (
+            "def f():\n    import math\n\n    return math.pi",
+            ["def f():\n    import math\n"],
+        ),
+    ],
+)
+def test_export_keeps_everything_that_stands_beside_an_import(tmp_path, source, kept):
+    text = exported(tmp_path, source)
+    for part in kept:
+        assert part in text
+    compile(text, "zoo.py", "exec")
+    assert text.count("import math") <= 1
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("from torchvision import models", "what a chapter compares its network with"),
+        ("def f():\n    import pandas", "imports 'pandas'"),
+        ("from torch.nn import *", "imports everything from 'torch.nn'"),
+    ],
+)
+def test_export_says_why_an_import_may_not_be(tmp_path, source, said):
+    with pytest.raises(AuthoringError, match=said):
+        exported(tmp_path, source)
+
+
+def undefined(tmp_path, *sources: str) -> list[str]:
+    made = [code(s, tags=("export",)) for s in sources]
+    chapter, _ = make_book(tmp_path, made)
+    return [said.split("'")[1] for _, said in export.faults(chapter, tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(a, *b, c=len, **d):\n    e = [x for x in b]\n    return a, c, d, e",
+        "try:\n    import torch\nexcept ImportError as e:\n    raise e\nx = torch.e",
+        "class A:\n    def g(self) -> 'A':\n        return self.g()\n\n\nx: A = A()",
+        "def f(v):\n    match v:\n        case [first, *rest]:\n            return first, rest",
+        "if True:\n    HALF = 1\nprintable = lambda v: (w := v) + HALF + w",
+    ],
+)
+def test_names_that_are_bound_somewhere_are_not_called_missing(tmp_path, source):
+    assert undefined(tmp_path, source) == []
+
+
+def test_names_of_later_exported_cells_are_known(tmp_path):
+    assert undefined(tmp_path, "def f():\n    return LATER + NEVER", "LATER = 1") == [
+        "NEVER"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ('register(A, {"a": {}, "b": {}}, image_size=32)', ["a", "b"]),
+        ("register(A, dict(a={}, b={}))", ["a", "b"]),
+        ('X = {"a": {}}\nY = X | {"b": {}}\nregister(A, Y)', ["a", "b"]),
+        ('X = {"a": {}}\nregister(A, variants={**X, "b": {}})', ["a", "b"]),
+        ("register(A, make())", []),  # not written out: the register itself refuses
+        ("X = X | X\nregister(A, X)", []),
+    ],
+)
+def test_the_names_of_networks_are_read_from_the_register(source, names):
+    tree = exported_code.parse(source, "here")
+    assert exported_code.registered_names([tree]) == names
+
+
 # ---- Finding and writing chapters
 
 
@@ -135,6 +237,46 @@ def test_the_hash_follows_code_and_order_but_not_prose_or_set_up():
     assert code_sha256(made) == before
     made[2], made[3] = made[3], made[2]
     assert code_sha256(made) != before
+
+
+@pytest.mark.parametrize(
+    ("code_before", "code_after", "same"),
+    [
+        ("x = 1  # one", "x=1", True),
+        ("f(a, b)", "f(\n    a,\n    b,\n)", True),
+        ("x = 'a'", 'x = "a"', True),
+        ('def f():\n    """Old."""\n    return 1', "def f():\n    return 1", True),
+        ('def f():\n    """Old."""', 'def f():\n    """New."""', True),
+        ("x = 1_000", "x = 1000", True),
+        ("%matplotlib inline", "%matplotlib  svg", False),
+        ("x", "x;", False),  # shows nothing
+        ("x = 1", "x = 1.0", False),
+        ('"""Shown."""', '"""Shown again."""', False),
+        ("f(a, b)", "f(b, a)", False),
+    ],
+)
+def test_the_hash_is_that_of_the_meaning(code_before, code_after, same):
+    one, other = code_sha256([code(code_before)]), code_sha256([code(code_after)])
+    assert (one == other) is same
+
+
+def test_the_hash_does_not_depend_on_the_version_of_python():
+    """Trees of Python 3.10 and later differ in fields that are empty in this code."""
+    source = (
+        "@d\ndef f(x: int = 1, /, *, y=2) -> int:\n    return f'{x!r:>{y}}' + g[1:]"
+    )
+    assert code_sha256([code(source)]) == (
+        "e3f2a4e56cd9400465eb5c96513836f85a9a0b2770844bd825d3f7491466326f"
+    )
+
+
+def test_the_hash_of_outputs_ignores_how_texts_are_stored():
+    one = code("1", stream("a\nb\n"), shown(text_plain="3"))
+    other = json.loads(json.dumps(one))
+    other["outputs"][0]["text"] = ["a\n", "b\n"]
+    assert outputs_sha256([one]) == outputs_sha256([other])
+    other["outputs"][0]["text"] = ["a\n", "c\n"]
+    assert outputs_sha256([one]) != outputs_sha256([other])
 
 
 def test_writing_is_all_or_nothing_and_keeps_the_mode(tmp_path, monkeypatch):

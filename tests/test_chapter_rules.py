@@ -333,7 +333,9 @@ def test_a_broken_rule_is_found(tmp_path, case):
     chapter, _ = make_book(tmp_path)
     export.export(tmp_path)
     if rule in ("contents", "family"):  # these break in the files around a chapter
-        (tmp_path / {"contents": "_toc.yml", "family": "book/family.yml"}[rule]).unlink()
+        (
+            tmp_path / {"contents": "_toc.yml", "family": "book/family.yml"}[rule]
+        ).unlink()
     breakage(chapter.cells, chapter.raw["metadata"])
     chapter.path.write_text(json.dumps(chapter.raw))
     book = Book.load(tmp_path)

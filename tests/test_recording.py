@@ -5,9 +5,16 @@ import tarfile
 import threading
 
 import pytest
-from a_chapter import cells, code, make_book, markdown, shown, stream
+from a_chapter import code, make_book, markdown, stream
 
-from nbs_utils.authoring import export, lock, notebook, record, record_all, rules_outputs
+from nbs_utils.authoring import (
+    export,
+    lock,
+    notebook,
+    record,
+    record_all,
+    rules_outputs,
+)
 from nbs_utils.authoring.hashing import code_sha256, outputs_sha256
 from nbs_utils.authoring.notebook import AuthoringError, find_chapter
 from nbs_utils.authoring.ruff import ruff_command
@@ -86,7 +93,9 @@ def test_a_cell_that_fails_leaves_notebook_and_cards_untouched(tmp_path):
 
 
 def test_a_kernel_that_dies_is_reported_in_a_sentence(tmp_path):
-    with pytest.raises(AuthoringError, match=r"old/tiny, cell 2 \(`import os`\): the kernel died"):
+    with pytest.raises(
+        AuthoringError, match=r"old/tiny, cell 2 \(`import os`\): the kernel died"
+    ):
         recorded(tmp_path, "import os\n\nos._exit(1)")
 
 
@@ -161,12 +170,16 @@ def test_code_that_was_edited_during_the_run_is_not_overwritten(tmp_path, no_ker
 def test_a_stale_or_missing_zoo_is_named_before_the_run(tmp_path):
     chapter, _ = make_book(tmp_path)
     for quick in (True, False):
-        with pytest.raises(AuthoringError, match="no module of old/tiny yet.*nbs export"):
+        with pytest.raises(
+            AuthoringError, match="no module of old/tiny yet.*nbs export"
+        ):
             record.record("tiny", tmp_path, quick=quick, say=silent)
     export.export(tmp_path)
     text = chapter.path.read_text().replace("nn.Linear(4", "nn.Linear(5")
     chapter.path.write_text(text)
-    with pytest.raises(AuthoringError, match="is not what old/tiny exports.*nbs export"):
+    with pytest.raises(
+        AuthoringError, match="is not what old/tiny exports.*nbs export"
+    ):
         record.record("tiny", tmp_path, say=silent)
 
 

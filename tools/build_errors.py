@@ -1,6 +1,6 @@
 """Say why the book was not built: its warnings and the last error, without the rest.
 
-    python tools/build_errors.py book/_build/build.log
+python tools/build_errors.py book/_build/build.log
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def summary(log: str, root: Path) -> list[str]:
     lines = [COLORS.sub("", line).rstrip() for line in log.splitlines()]
     near = f"{root}/"
     found = [line.replace(near, "") for line in lines if MARKED.search(line)]
-    found = list(dict.fromkeys(line.replace("book/chapters/", "chapters/") for line in found))
+    found = list(
+        dict.fromkeys(line.replace("book/chapters/", "chapters/") for line in found)
+    )
     errors = [
         line.replace(near, "")
         for line in lines

@@ -22,7 +22,17 @@ HEADINGS = (
     *("Chapter", "Run", "Device", "Recorded on", "Duration", "Versions", "Run cards"),
 )
 CARD_HEADINGS = (
-    *("Run card", "Network", "Data", "Training", "Test top-1", "Images", "Device", "Date", "Code"),
+    *(
+        "Run card",
+        "Network",
+        "Data",
+        "Training",
+        "Test top-1",
+        "Images",
+        "Device",
+        "Date",
+        "Code",
+    ),
 )
 
 
@@ -76,8 +86,10 @@ def card_row(name: str, card: dict) -> list[str]:
         name,
         card["name"],
         f"{data['title']}, {data['image_size']} px",
-        f"{recipe.get('name') or 'own recipe'}, {card['epochs']} epochs, "
-        f"seed {card['seed']}, {duration(card['seconds'])}",
+        (
+            f"{recipe.get('name') or 'own recipe'}, {card['epochs']} epochs, "
+            f"seed {card['seed']}, {duration(card['seconds'])}"
+        ),
         "" if top1 is None else f"{100 * top1:.1f} %",
         ("" if images is None else f"{images:,}")
         + (f" ({protocol.replace('_', ' ')})" if protocol else ""),
