@@ -6,6 +6,7 @@ from .pen import Pen, shortened, text_width
 from .structure import Box
 
 HALF = 174  # half the width of a box on the main axis
+_NARROW = 110  # pixels of what is inside a closed box beside others
 _SLIM = ("norm", "act", "drop", "shape", "scale", "split", "other", "product")
 _SHORT = {"batch norm": "BN", "layer norm": "LN", "local response norm": "LRN"}
 
@@ -70,10 +71,13 @@ class BoxPiece(Piece):
         slim = node.words.kind in _SLIM
         if narrow:
             self.label = _brief(node.words.label) if node.words.short else self.label
-            texts = [(self.label, 13), ("" if slim else self.shape, 11.5)]
+            inside = self.lines[0] if len(self.lines) == 1 else ""
+            inside = inside if text_width(inside, 11.5) < _NARROW else ""
+            self.below = [] if slim else [text for text in (inside, self.shape) if text]
+            texts = [(self.label, 13), *((text, 11.5) for text in self.below)]
             half = max(text_width(t, size) for t, size in texts) / 2 + 8
             self.left = self.right = half
-            self.height = 24 if slim else 42
+            self.height = 24 if slim else 26 + 16 * len(self.below)
             return
         self.left = self.right = HALF
         self.height = 24 if slim else 32
@@ -106,10 +110,9 @@ class BoxPiece(Piece):
         if self.narrow:
             middle = top + (self.height / 2 if self.height < 30 else 14)
             pen.text(axis, middle, self.label, size=13, anchor="middle")
-            if self.height > 30:
-                pen.text(
-                    axis, top + 30, self.shape, size=11.5, anchor="middle", faint=True
-                )
+            for i, text in enumerate(self.below):
+                y = top + 30 + 15 * i
+                pen.text(axis, y, text, size=11.5, anchor="middle", faint=True)
             return
         self._wide(pen, axis, top)
 
