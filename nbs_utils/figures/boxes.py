@@ -81,8 +81,10 @@ class BoxPiece(Piece):
             return
         self.left = self.right = HALF
         self.height = 24 if slim else 32
+        self.drop = 0 if self._beside() else 17  # columns begin lower below two lines
         if self.columns:
-            self.height = 30 + 17 * max(len(words) for words in self.columns) + 8
+            rows = max(len(words) for words in self.columns)
+            self.height = 30 + self.drop + 17 * rows + 8
         self.below: list[str] = []  # lines of smaller text, below the label
         if not (slim or self.columns or self._beside()):
             self.below = wrapped(self._second(), 12.5, 2 * HALF - 22)
@@ -124,7 +126,9 @@ class BoxPiece(Piece):
         pen.text(x + 11, middle, self.label, size=size, faint=slim)
         used = 11 + text_width(self.label, size)
         shape_room = text_width(self.shape, 13) + 11
-        if not self.below:
+        if self.columns and self.drop:
+            pen.text(x + 11, top + 36, self._second(), size=12.5, faint=True)
+        elif not self.below:
             pen.text(x + used + 8, middle + 0.5, self._second(), size=12.5, faint=True)
         if used + shape_room + 8 < w:
             pen.text(x + w - 11, middle, self.shape, size=13, anchor="end", faint=True)
@@ -133,11 +137,11 @@ class BoxPiece(Piece):
             for i, words in enumerate(self.columns):
                 for j, word in enumerate(words or ["identity"]):
                     word = shortened(word.lstrip("_"), 12.5, step - 6)
-                    y = top + 41 + 17 * j
+                    y = top + 41 + self.drop + 17 * j
                     pen.text(x + (i + 0.5) * step, y, word, size=12.5, anchor="middle")
                 if i:
                     pen.parts.append(
-                        f'<path d="M{x + i * step:.1f} {top + 33:.1f}'
+                        f'<path d="M{x + i * step:.1f} {top + 33 + self.drop:.1f}'
                         f'V{top + self.height - 7:.1f}" stroke="currentColor" '
                         'stroke-opacity="0.3"/>'
                     )

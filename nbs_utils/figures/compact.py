@@ -46,12 +46,20 @@ def _alike(first: Box, then: Box, any_shape: bool) -> bool:
 def _together(boxes: list[Box]) -> Box:
     """Return one box for several of one kind."""
     last = boxes[-1].node
-    node = replace(last, name=boxes[0].node.name, count=sum(b.node.count for b in boxes))
+    node = replace(
+        last, name=boxes[0].node.name, count=sum(b.node.count for b in boxes)
+    )
     first = boxes[0]
-    if all((b.lines, b.skip, b.meet) == (first.lines, first.skip, first.meet) for b in boxes):
+    if all(
+        (b.lines, b.skip, b.meet) == (first.lines, first.skip, first.meet)
+        for b in boxes
+    ):
         return Box(node, None, first.lines, first.skip, first.meet)
-    inside = {chain_words(box) for box in boxes}
-    return Box(node, None, [[inside.pop()]] if len(inside) == 1 else [])
+    for bare in (False, True):  # with the skip, or the main path that all have
+        inside = {chain_words(replace(b, skip=None) if bare else b) for b in boxes}
+        if len(inside) == 1:
+            return Box(node, None, [[inside.pop()]])
+    return Box(node)
 
 
 def flat(series: Series, *, words: bool = True) -> Series:

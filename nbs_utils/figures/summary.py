@@ -28,7 +28,9 @@ def summary(series: Series) -> tuple[list[list[str]], str | None, str]:
         columns += [[]] if part.direct else []
         few = max(map(len, columns)) < 2 and around  # one line has room for both
         if len(columns) > 1 and part.branches and meet in ("+", "concat") and not few:
-            steps = [w for item in before for w in _shorts(item) or _split(item)] + [meet]
+            steps = [w for item in before for w in _shorts(item) or _split(item)] + [
+                meet
+            ]
             steps += [w for item in after for w in _shorts(item)]
             return columns, None, " → ".join(steps)
     return [_words(series)], None, ""
@@ -105,7 +107,9 @@ def _joined(part: Parallel) -> list[str]:
     if part.direct and sign and len(branches) == 1:
         (only,) = branches
         only = f"({only})" if _compound(only) else only
-        return [{"+": f"x + {only}", "×": f"× {only}"}.get(sign, f"concat (x | {only})")]
+        return [
+            {"+": f"x + {only}", "×": f"× {only}"}.get(sign, f"concat (x | {only})")
+        ]
     if len(branches) < 2:
         return branches + after
     if len(set(branches)) == 1:  # the same in each: shifts of parts of the channels
