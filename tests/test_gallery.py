@@ -10,21 +10,22 @@ from torchvision import models
 
 from nbs_utils.figures import network_svg
 from nbs_utils.figures.moves import describe_move
+from nbs_utils.figures.pen import text_width
 
-# block -> (words at "auto", boxes there, words when closed)
+# block -> (words at "auto", boxes there, not counting frames, words when closed)
 FACTS = {
     "NiN": (["conv 11×11, 96", "conv 1×1, 96 × 2"], 2, ["11×11 → 1×1 → 1×1"]),
     "Inception": (["conv 5×5", "max pool 3×3", "concat"], 8, ["concat", "5×5"]),
     "ResNet": (["conv 3×3, 64", "+"], 4, ["1×1 → 3×3 → 1×1", "+"]),
     "ResNeXt": (["conv 3×3, 128, 32 groups", "+"], 4, ["3×3, 32 groups", "+"]),
     "dense": (["DenseLayer", "concat"], 8, ["4 × DenseLayer"]),
-    "separable": (["depthwise 3×3, 728", "Separable × 3", "+"], 4, ["Separable"]),
-    "SE": (["×", "+", "linear, 16", "sigmoid"], 8, ["× SqueezeExcite"]),
-    "SE, stride 2": (["×", "conv 1×1, /2"], 9, ["× SqueezeExcite", "1×1"]),
+    "separable": (["depthwise 3×3, 728", "Separable × 3", "+"], 3, ["Separable"]),
+    "SE": (["×", "+", "linear, 16", "sigmoid"], 7, ["× SqueezeExcite"]),
+    "SE, stride 2": (["×", "conv 1×1, /2"], 8, ["× SqueezeExcite", "1×1"]),
     "ConvNeXt": (["depthwise 7×7, 96", "× layer_scale"], 7, ["depthwise 7×7", "+"]),
     "fire": (["conv 3×3", "concat"], 4, ["1×1 → concat (1×1 | 3×3)"]),
     "inverted residual": (["depthwise 3×3, 144"], 3, ["→ depthwise 3×3 → 1×1", "+"]),
-    "inverted residual with SE": (["×", "+"], 7, ["× SqueezeExcite → 1×1"]),
+    "inverted residual with SE": (["×", "+"], 6, ["× SqueezeExcite → 1×1"]),
     "shuffle v1": (
         ["channel shuffle, 3 groups", "conv 1×1, 60, 3 groups"],
         5,
@@ -45,10 +46,10 @@ FACTS = {
         7,
         ["concat → shuffle", "depthwise 3×3"],
     ),
-    "Mixer": (["transpose", "linear, 196", "+"], 10, ["(transpose → MLP → transpose)"]),
+    "Mixer": (["transpose", "linear, 196", "+"], 8, ["(transpose → MLP → transpose)"]),
     "Cycle FC": (["shift → 1×1", "+"], 8, ["CycleFC (shift) + CycleFC (shift) + 1×1"]),
     "Cycle FC by roll": (["shift → 1×1"], 8, ["CycleFCByRoll (shift)"]),
-    "Swin": (["WindowAttention", "MLP", "+"], 4, ["x + WindowAttention → x + MLP"]),
+    "Swin": (["windows of 7×7", "MLP", "+"], 11, ["x + WindowAttention → x + MLP"]),
     "Swin, shifted": (["shift"], 4, ["x + WindowAttention (shift) → x + MLP"]),
 }
 
@@ -110,8 +111,6 @@ def test_no_text_of_a_box_lies_on_another(name):
         rows: dict[float, list[tuple[float, float]]] = {}
         for text in ET.fromstring(network_svg(block, size, depth)).iter():
             if text.tag.endswith("text") and not text.get("style"):
-                from nbs_utils.figures.pen import text_width
-
                 x, width = (
                     float(text.get("x")),
                     0.94 * text_width(text.text, float(text.get("font-size"))),
@@ -123,7 +122,7 @@ def test_no_text_of_a_box_lies_on_another(name):
                 rows.setdefault(y, []).append((x - shift, x - shift + width))
         for spans in rows.values():
             spans.sort()
-            for (_, end), (begin, _) in zip(spans, spans[1:], strict=False):
+            for (_, end), (begin, _) in itertools.pairwise(spans):
                 assert end <= begin + 1
 
 
