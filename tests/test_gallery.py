@@ -1,5 +1,6 @@
 """One block of each kind, drawn: what a reader must find in the drawing is there."""
 
+import itertools
 import xml.etree.ElementTree as ET
 
 import pytest
