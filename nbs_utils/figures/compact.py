@@ -59,7 +59,10 @@ def _together(boxes: list[Box]) -> Box:
         inside = {chain_words(replace(b, skip=None) if bare else b) for b in boxes}
         if len(inside) == 1:
             return Box(node, None, [[inside.pop()]])
-    return Box(node)
+    inside = {words.replace(" (shift)", "") for words in map(chain_words, boxes)}
+    return Box(
+        node, None, [[f"{inside.pop()}; shift in some"]] if len(inside) == 1 else []
+    )
 
 
 def flat(series: Series, *, words: bool = True) -> Series:
