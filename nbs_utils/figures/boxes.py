@@ -154,8 +154,12 @@ def wrapped(text: str, size: float, room: float, most: int = 2) -> list[str]:
     lines, rest = [], text
     while text_width(rest, size) > room and len(lines) < most - 1:
         words = rest.split(" ")
-        ends = [i for i, word in enumerate(words) if i and word in ("→", "|", "+")]
-        fits = [i for i in ends if text_width(" ".join(words[:i]), size) <= room]
+        fits: list[int] = []
+        for signs in (("→",), ("+", "|")):
+            ends = [i for i, word in enumerate(words) if i and word in signs]
+            fits = [i for i in ends if text_width(" ".join(words[:i]), size) <= room]
+            if fits:
+                break
         if not fits:
             break
         lines.append(" ".join(words[: fits[-1]]))
