@@ -306,7 +306,8 @@ def _let_flow(text: Element) -> None:
     formulas keep their places: there a gap or a line may have been drawn.
     """
     parts = list(text)
-    if not re.fullmatch(r"\s*[−\d.]+\s*", "".join(text.itertext())) or len(parts) < 2:
+    written = "".join("".join(text.itertext()).split())
+    if not re.fullmatch(r"[−\d.]+", written) or len(parts) < 2:
         return
     text.text, before = "", 0.0
     for n, part in enumerate(parts):
@@ -349,6 +350,8 @@ def _markup(element: Element) -> str:
     inside = "".join(map(_markup, element))
     if element.tag in ("g", "defs") and not inside:
         return ""
+    if element.tag == "clipPath" and "id" not in element.attrib:
+        return ""  # nothing is cut by it any more
     if element.tag == "g" and not element.attrib:
         return inside
     bare = Element(element.tag, element.attrib)
