@@ -362,7 +362,8 @@ def _markup(element: Element) -> str:
             written = f"{written[:-3]}></{element.tag}>"
         end = f"</{element.tag}>"
         written = written.removesuffix(end) + inside + end
-    return written + ((_escaped(element.tail) if text and element.tail else "") or "\n")
+    # A line break between the parts of a text would be seen as a space.
+    return written + (_escaped(element.tail or "") if element.tag == "tspan" else "\n")
 
 
 def _escaped(text: str) -> str:
