@@ -67,7 +67,8 @@ def _draw_values(axes, result, names: list[str], factor: float) -> None:
             facecolor=COLORS["blue"], edgecolor="white", linewidth=0.6, zorder=3,
         )  # fmt: skip
     if len(table) > 1:
-        for row, mean in enumerate(np.nanmean(table, axis=0)):
+        means = factor * result.values.mean().to_numpy()  # leaves NaN out
+        for row, mean in enumerate(means):
             axes.plot([mean, mean], [row - 0.26, row + 0.26], color=INK, lw=2, zorder=2)
     axes.set_xlabel(result.label)
     axes.margins(x=0.08)
