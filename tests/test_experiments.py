@@ -38,6 +38,13 @@ def plain():
     return build(norm=False)
 
 
+def part(indices):
+    """Return the toy data with some of its training images and all others."""
+    data = ToyData()
+    data.train.x, data.train.labels = data.train.x[indices], data.train.labels[indices]
+    return data
+
+
 def compare(variants, data=None, **options):
     options = {"epochs": 2, "seeds": 2, "progress": "off", **options}
     return nbs.experiment(variants, data or ToyData(), **options)
@@ -105,8 +112,8 @@ def test_a_difference_must_exceed_both_errors():
 
 def test_several_comparisons_are_held_to_a_stricter_level():
     base = [0.50, 0.51, 0.52]
-    near = [0.520, 0.525, 0.545]  # p = 0.025: enough alone, not among five
-    assert paired(np.subtract(near, base)).p == pytest.approx(0.0253, abs=2e-4)
+    near = [0.520, 0.525, 0.545]  # p = 0.02: enough alone, not among five
+    assert paired(np.subtract(near, base)).p == pytest.approx(0.0202, abs=1e-4)
     alone = compare_values({"base": base, "x": near})
     assert alone.differences()[0].told_apart
     assert "comparisons" not in repr(alone)
@@ -195,7 +202,7 @@ def test_recipe_and_data_may_be_what_differs():
         {
             "usual": build,
             "slow": dict(network=build, recipe=slow),
-            "few": dict(network=build, data=ToyData(train=32)),
+            "few": dict(network=build, data=part(torch.arange(32))),
         },
         seeds=[3],
         epochs=4,
@@ -211,10 +218,8 @@ def test_each_seed_may_have_fresh_training_images():
 
     def fresh(seed):
         made.append(seed)
-        data, order = ToyData(), torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(256, generator=order)[:64]
-        data.train.x, data.train.labels = data.train.x[chosen], data.train.labels[chosen]
-        return data
+        order = torch.Generator().manual_seed(seed)
+        return part(torch.randperm(256, generator=order)[:64])
 
     result = compare({"a": build, "b": plain}, fresh)
     assert made == [0, 1]  # made once, and the same for both variants
@@ -288,10 +293,10 @@ count = 0
 def killing(self, x):
     global count
     count += 1
-    if count == 36: os._exit(9)  # in the second epoch of the second run of four
+    if count == 42: os._exit(9)  # in the second epoch of the second run of four
     return forward(self, x)
 t.nn.Linear.forward = killing
-t.compare({{"a": t.build, "b": t.plain}}, folder={folder!r})
+t.compare({{"a": t.build, "b": t.plain}}, folder={folder!r}, parallel=False)
 """
 
 
@@ -360,7 +365,7 @@ def test_what_another_process_cannot_have_is_told(monkeypatch):
     with pytest.raises(TypeError, match="Use parallel=False"):
         compare(variants, parallel=True)
     monkeypatch.setattr(
-        "nbs_utils.experiments.experiment.estimated_seconds", lambda job: 1e3
+        "nbs_utils.experiments.comparing.estimated_seconds", lambda job: 1e3
     )
     assert compare(variants, parallel="auto").seeds == [0, 1]
 

@@ -1,11 +1,12 @@
 """Comparisons: several variants over several seeds, with one table and one figure.
 
-Read in this order: `experiment` trains the variants and collects what they reached,
+Read in this order: `comparing` trains the variants and collects what they reached;
 `plan` is what an experiment is made of, `runs` does one run and reads it back,
-`result` is what is shown, and `intervals` holds the statistics.
+`processes` does several side by side; `result` is what is shown, and `intervals` holds
+the statistics.
 """
 
-from .experiment import experiment
+from .comparing import experiment
 from .intervals import Interval, holm, image_error, paired, smallest_effect
 from .result import Comparison, Difference, compare_values
 

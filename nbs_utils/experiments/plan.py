@@ -171,7 +171,11 @@ def check_same_images(variants: list[Variant], seeds: list[int], on: str) -> Non
         ValueError: naming the variant and the seed whose images differ.
     """
     first = None
-    for variant in {id(one.data): one for one in reversed(variants)}.values():
+    checked = set()
+    for variant in variants:
+        if id(variant.data) in checked:
+            continue
+        checked.add(id(variant.data))
         for seed in seeds if isinstance(variant.data, Fresh) else seeds[:1]:
             labels = getattr(variant.data_for(seed), on).labels.cpu()
             first = labels if first is None else first
