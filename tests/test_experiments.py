@@ -365,7 +365,7 @@ def test_what_another_process_cannot_have_is_told(monkeypatch):
     with pytest.raises(TypeError, match="Use parallel=False"):
         compare(variants, parallel=True)
     monkeypatch.setattr(
-        "nbs_utils.experiments.comparing.estimated_seconds", lambda job: 1e3
+        "nbs_utils.experiments.trials.estimated_seconds", lambda job: 1e3
     )
     assert compare(variants, parallel="auto").seeds == [0, 1]
 

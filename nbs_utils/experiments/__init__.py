@@ -1,14 +1,14 @@
 """Comparisons: several variants over several seeds, with one table and one figure.
 
-Read in this order: `comparing` trains the variants and collects what they reached;
-`plan` is what an experiment is made of, `runs` does one run and reads it back,
-`processes` does several side by side; `result` is what is shown, and `intervals` holds
-the statistics.
+Read in this order: `trials` trains the variants and collects what they reached; `plan`
+is what an experiment is made of, `runs` does one run and reads it back, `processes`
+does several side by side; `result` is what is shown, and `intervals` holds the
+statistics.
 """
 
-from .comparing import experiment
 from .intervals import Interval, holm, image_error, paired, smallest_effect
 from .result import Comparison, Difference, compare_values
+from .trials import experiment
 
 __all__ = [
     "Comparison",

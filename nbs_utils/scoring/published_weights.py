@@ -154,9 +154,8 @@ def load_published(
 
 
 def _takes_size(model: str) -> bool:
-    import inspect
 
-    return "image_size" in inspect.signature(model_entry(model)[0]).parameters
+    return "image_size" in model_entry(model).arguments
 
 
 def _read_own(path: Path) -> dict:
