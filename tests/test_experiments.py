@@ -192,7 +192,9 @@ def test_the_last_epoch_counts_even_where_another_was_better():
     )
     result = compare({"a": plain}, recipe=rising, epochs=6, seeds=[1])
     history = result.runs["a"][1].history
-    assert history["val_top1"].iloc[-1] < history["val_top1"].max()  # or it tests nothing
+    assert (
+        history["val_top1"].iloc[-1] < history["val_top1"].max()
+    )  # or it tests nothing
     assert result.values.loc[1, "a"] == pytest.approx(history["val_top1"].iloc[-1])
 
 
@@ -227,7 +229,9 @@ def test_each_seed_may_have_fresh_training_images():
 
 
 def test_other_images_to_score_are_refused():
-    with pytest.raises(ValueError, match="'b' with seed 0 would be scored on other val"):
+    with pytest.raises(
+        ValueError, match="'b' with seed 0 would be scored on other val"
+    ):
         compare({"a": build, "b": dict(network=build, data=ToyData(val=60))})
 
 
@@ -260,6 +264,17 @@ def test_a_quick_run_is_tiny(monkeypatch):
     monkeypatch.setenv("NBS_QUICK", "1")
     result = compare({"a": build}, seeds=5, epochs=30)
     assert result.seeds == [0, 1] and result.runs["a"][0].epochs == 1
+
+
+def test_what_begins_alike_is_said():
+    result = compare({"a": build, "b": lambda: build()}, seeds=1)
+    assert "At a seed, all begin with the same weights." in repr(result)
+
+    def wider():  # the first convolution is the same, the last layer is not
+        return nn.Sequential(*build()[:-1], nn.Identity(), nn.Linear(512, 10))
+
+    result = compare({"a": build, "b": wider}, seeds=1)
+    assert "begin as those of a: b 2 of 4." in repr(result)  # weight and bias
 
 
 # ---- kept on disk
@@ -356,6 +371,25 @@ def test_side_by_side_gives_the_same_numbers_as_one_after_another():
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_fails_or_dies_in_another_process_is_done_here(monkeypatch):
+    monkeypatch.setattr("nbs_utils.runtime.cpu_cores", lambda: 2)
+    here = os.getpid()
+
+    def failing():
+        if os.getpid() != here:
+            raise ValueError("not here")
+        return build()
+
+    def dying():
+        if os.getpid() != here:
+            os._exit(1)
+        return build()
+
+    result = compare({"a": build, "b": failing, "c": dying}, parallel=True)
+    assert (result.values["a"] == result.values["b"]).all()
+    assert (result.values["a"] == result.values["c"]).all()
 
 
 def test_what_another_process_cannot_have_is_told(monkeypatch):

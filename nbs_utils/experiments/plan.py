@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -129,6 +130,34 @@ def make_seeds(seeds) -> list[int]:
             f"seeds is {seeds!r}; give how many, at least 1, or different numbers."
         )
     return chosen[:2] if runtime.is_quick() else chosen
+
+
+def shared_starts(variants: list[Variant], against: str, seed: int) -> str:
+    """Return a sentence that says which first weights variants share at a seed.
+
+    Tensors of one value, as the scales and shifts of norms, are drawn by no one and
+    do not count.
+    """
+    drawn = {one.name: _random_tensors(one.build(seed)) for one in variants}
+    base = drawn.pop(against)
+    if not drawn:
+        return ""
+    if all(own == base for own in drawn.values()):
+        return "At a seed, all begin with the same weights."
+    counts = ", ".join(
+        f"{name} {sum((own & base).values())} of {sum(own.values())}"
+        for name, own in drawn.items()
+    )
+    return f"Randomly drawn weight tensors that begin as those of {against}: {counts}."
+
+
+def _random_tensors(network: nn.Module) -> Counter:
+    tensors = (value for _, value in network.named_parameters())
+    return Counter(
+        (tuple(value.shape), hashlib.blake2b(_bytes(value)).digest())
+        for value in tensors
+        if value.numel() and (value != value.flatten()[0]).any()
+    )
 
 
 def fingerprint(network: nn.Module, data, on: str, metric: str) -> str:

@@ -9,6 +9,7 @@ import functools
 import pickle
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -58,7 +59,8 @@ def side_by_side(
 
     Yields:
         the job, and its outcome; None where it failed there, so that it can be done
-        again here, where an error can be read.
+        again here, where an error can be read. Where a process dies, the jobs that
+        are left are not yielded.
     """
     from joblib import Parallel, delayed, parallel_config
 
@@ -76,10 +78,12 @@ def side_by_side(
                 pre_dispatch=processes,
                 return_as="generator_unordered",
             )
-            for i, outcome in pool(
-                delayed(_work)(str(path), i, job) for i, job in enumerate(bare)
-            ):
-                yield jobs[i], outcome
+            calls = (delayed(_work)(str(path), i, job) for i, job in enumerate(bare))
+            try:
+                for i, outcome in pool(calls):
+                    yield jobs[i], outcome
+            except BrokenProcessPool:
+                return  # the system ended one, mostly for want of memory
 
 
 def _work(path: str, i: int, job: Job) -> tuple[int, Outcome | None]:

@@ -145,7 +145,11 @@ def _train(job: Job, network, data) -> Outcome:
     except TrainingDiverged as error:
         return Outcome(math.nan, None, len(split), None, None, str(error))
     if run.status == "interrupted":
-        raise KeyboardInterrupt
+        kept = f"; {folder} goes on from there" if folder else ", and nothing was kept"
+        raise KeyboardInterrupt(
+            f"Stopped in {job.variant.name}, seed {job.seed}, after {run.steps:,} "
+            f"steps{kept}."
+        )
     per_image = None
     if callable(job.metric):
         value = float(job.metric(network, data))

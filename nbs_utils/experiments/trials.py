@@ -11,9 +11,16 @@ import pandas as pd
 import torch
 
 from .. import runtime
+from ..distributed import world
 from ..training import Recipe
 from ..training.run import describe_seconds
-from .plan import Variant, check_same_images, make_seeds, make_variants
+from .plan import (
+    Variant,
+    check_same_images,
+    make_seeds,
+    make_variants,
+    shared_starts,
+)
 from .processes import side_by_side
 from .result import METRICS, Comparison, check_against
 from .runs import RESULT, Job, estimated_seconds, work
@@ -132,10 +139,12 @@ def _processes(parallel: str | bool, jobs: list[Job]) -> int:
     """Return how many runs work at the same time."""
     cores = runtime.cpu_cores() if jobs[0].threads else 1
     most = min(len(jobs), cores)
-    if parallel is False or most == 1 or runtime.is_quick():
+    if parallel is False or most == 1 or runtime.is_quick() or world().size > 1:
         return 1
     if parallel == "auto":
-        left = [job for job in jobs if not (job.folder and (job.folder / RESULT).is_file())]
+        left = [
+            job for job in jobs if not (job.folder and (job.folder / RESULT).is_file())
+        ]
         if sum(estimated_seconds(job) for job in left) < _WORTH_SECONDS:
             return 1
     return most
@@ -212,6 +221,7 @@ def _compare(plans, seeds, outcomes, against, metric, on, processes) -> Comparis
         n_images=outcomes[names[0], seeds[0]].n_images,
         per_image=per_image,
         setting=_setting(plans, seeds, runs, on, processes),
+        remark=shared_starts(plans, against, seeds[0]),
         runs=runs,
         networks=networks,
     )
