@@ -79,8 +79,8 @@ class Comparison:
 
     @property
     def difference_unit(self) -> str:
-        """What differences are counted in: "points", or the metric."""
-        return "points" if self.percent else self.label
+        """What differences are counted in: points of percent, or as the values."""
+        return "points" if self.percent else self.metric
 
     def differences(self) -> list[Difference]:
         """Return each other variant against the baseline, in their order."""
@@ -252,8 +252,9 @@ class Comparison:
 class _Rows(Table):
     """A table whose cells are numbers written as text: all but the first right."""
 
-    def _numeric(self) -> list[bool]:
-        return [False] + [True] * (self.shape[1] - 1)
+    def _columns(self) -> list[tuple[str, list, bool]]:
+        columns = super()._columns()
+        return [(head, cells, i > 0) for i, (head, cells, _) in enumerate(columns)]
 
 
 def compare_values(

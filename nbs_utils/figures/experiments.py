@@ -95,5 +95,5 @@ def _draw_differences(axes, result, names, found, factor: float) -> None:
         0, names.index(result.against), " baseline", va="center", ha="left",
         size=10, color=INK,
     )  # fmt: skip
-    axes.set_xlabel(f"Difference to “{result.against}”\n{result.difference_unit}")
+    axes.set_xlabel(f"Difference, {result.difference_unit}")
     axes.margins(x=0.08)
