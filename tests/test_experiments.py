@@ -16,6 +16,7 @@ from toy_data import ToyData, same
 import nbs_utils as nbs
 from nbs_utils.experiments import (
     compare_values,
+    fresh_images,
     holm,
     image_error,
     paired,
@@ -264,6 +265,34 @@ def test_a_quick_run_is_tiny(monkeypatch):
     monkeypatch.setenv("NBS_QUICK", "1")
     result = compare({"a": build}, seeds=5, epochs=30)
     assert result.seeds == [0, 1] and result.runs["a"][0].epochs == 1
+
+
+def test_fresh_images_are_disjoint_in_proportion_and_scored_on_the_same():
+    data = nbs.load_data("digits", device="cpu")
+    parts = [fresh_images(data, 100, seed) for seed in (0, 1)]
+    stored = [set(part.train.store.indices.tolist()) for part in parts]
+    assert [len(one) for one in stored] == [100, 100] and not stored[0] & stored[1]
+    counts = parts[0].train.labels.bincount(minlength=10)
+    assert counts.min() >= 8 and counts.max() <= 12
+    assert torch.equal(parts[0].val.labels, data.val.labels)
+    # images and labels still belong together
+    i = parts[1].train.store.indices[7]
+    (where,) = (data.train.store.indices == i).nonzero()[:, 0].tolist()
+    assert parts[1].train.labels[7] == data.train.labels[where]
+    assert torch.equal(parts[1].train.images([7]), data.train.images([where]))
+    assert len(data.train) > 1000  # the whole was left alone
+    with pytest.raises(ValueError, match="hold 12, counted from 0"):
+        fresh_images(data, 100, 12)
+
+
+def test_what_else_the_last_epoch_reached():
+    result = compare({"a": build, "b": plain})
+    last = result.last("train_top1")
+    assert last.loc[1, "b"] == result.runs["b"][1].history["train_top1"].iloc[-1]
+    with pytest.raises(ValueError, match="no history with the column 'top1'"):
+        result.last("top1")
+    with pytest.raises(ValueError, match="nothing was trained"):
+        compare_values({"a": [0.1, 0.2]}).last("train_top1")
 
 
 def test_what_begins_alike_is_said():

@@ -82,6 +82,29 @@ class Comparison:
         """What differences are counted in: points of percent, or as the values."""
         return "points" if self.percent else self.metric
 
+    def last(self, column: str) -> pd.DataFrame:
+        """Return what all runs reached in their last epoch, as `values` is laid out.
+
+        Args:
+            column: of a run's history, as in "train_top1"; see `Run`.
+
+        Raises:
+            ValueError: the values are not those of training runs, or no history has
+                this column.
+        """
+        done = [r for by_seed in self.runs.values() for r in by_seed.values() if r]
+        known = list(done[0].history) if done else []
+        if column not in known:
+            raise ValueError(
+                f"There is no history with the column '{column}'; known are: "
+                f"{', '.join(known) or 'none, since nothing was trained here'}."
+            )
+        rows = {
+            name: [r.history[column].iloc[-1] if r else math.nan for r in runs.values()]
+            for name, runs in self.runs.items()
+        }
+        return pd.DataFrame(rows, index=self.values.index)
+
     def differences(self) -> list[Difference]:
         """Return each other variant against the baseline, in their order."""
         others = [name for name in self.values if name != self.against]
