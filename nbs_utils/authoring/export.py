@@ -224,9 +224,13 @@ def zoo_sha256(chapter: Chapter, root: Path) -> dict[str, str]:
     for module in sorted(modules - RESERVED):
         path = root / "nbs_utils" / "zoo" / f"{module}.py"
         if path.exists():
-            text = json.dumps(meaning(path.read_text(encoding="utf-8")))
-            found[module] = hashlib.sha256(text.encode()).hexdigest()
+            found[module] = module_sha256(path.read_text(encoding="utf-8"))
     return found
+
+
+def module_sha256(text: str) -> str:
+    """Return the hash of what a module means; comments and layout do not count."""
+    return hashlib.sha256(json.dumps(meaning(text)).encode()).hexdigest()
 
 
 def export(root: Path, name: str | None = None, *, check: bool = False) -> list[str]:

@@ -163,9 +163,9 @@ def undefined_names(tree: ast.Module, known: set[str]) -> list[tuple[str, int]]:
     for node in tree.body:
         bound = _bound_inside(node)
         for part in ast.walk(node):
-            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load):
-                if part.id not in known | bound | _KNOWN:
-                    found.setdefault(part.id, part.lineno)
+            read = isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
+            if read and part.id not in known | bound | _KNOWN:
+                found.setdefault(part.id, part.lineno)
     return sorted(found.items(), key=lambda pair: pair[1])
 
 

@@ -93,6 +93,11 @@ def record(
             chapter = _after_edit(chapter, executed, root)
         old = copy.deepcopy(chapter)
         _store(chapter, executed, seconds, zoo)
+        made = sorted(
+            p.relative_to(cards).as_posix() for p in Path(cards).rglob("*.json")
+        )
+        if made:
+            chapter.nbs["recorded"]["cards"] = made
         _compare_with_text(old, chapter, say)
         write_atomically(chapter.path, as_json(chapter.raw))
         written = _keep_cards(Path(cards), root / "results")

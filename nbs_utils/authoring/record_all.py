@@ -74,7 +74,8 @@ def record_all(
             made = record(name, root, timeout=timeout, say=say)
         except AuthoringError as error:
             row.failed = str(error)
-        except Exception as error:  # noqa: BLE001: one chapter's fault must not cost the others
+        except Exception as error:  # noqa: BLE001
+            # One chapter's fault must not cost the others.
             row.failed = "".join(traceback.format_exception_only(error)).strip()
         else:
             _fill(row, made, root)

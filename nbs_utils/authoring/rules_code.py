@@ -82,7 +82,6 @@ def check_zoo_recorded(chapter: Chapter, book: Book) -> Iterator[Found]:
 @rule("ruff")
 def check_ruff(chapter: Chapter, book: Book) -> Iterator[Found]:
     """Lint and format hold for the notebook's code as for every other file."""
-    for cell, text in lint(chapter.path, book.root):
-        yield cell, f"ruff: {text}"
+    yield from lint(chapter.path, book.root)
     if would_format(chapter.path, book.root):
         yield None, f"the code is not formatted: `nbs tidy {chapter.name}`."

@@ -63,10 +63,14 @@ def check_addresses(chapter: Chapter, book: Book) -> Iterator[Found]:
 @rule("todo")
 def check_todo(chapter: Chapter, book: Book) -> Iterator[Found]:
     """Nothing is left to do."""
+    left: dict[int, list[str]] = {}
     for index, text in written(chapter):
         for found in _TODO.finditer(text):
             line = text[found.start() :].splitlines()[0]
-            yield index, f"something is left to do: {line[:70]}"
+            left.setdefault(index, []).append(line[:70])
+    for index, lines in left.items():
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        yield index, f"something is left to do: {lines[0]}{more}"
 
 
 @rule("citations")

@@ -31,12 +31,12 @@ nbs.glance(
     network=nbs.create_model("{network}"),
 )
 """
-NETWORK = '''\
+IMPORTS = """\
 from torch import nn
 
 from nbs_utils.zoo import register, require_side
-
-
+"""
+NETWORK = '''\
 class {class_name}(nn.Module):
     """TODO: say what the network is.
 
@@ -150,7 +150,10 @@ def model_cells(
         _code(GLANCE, names, tags=["nbval-check-output"]),
     ]
     inside = {
-        "build": [_code(NETWORK, names, tags=["export"])],
+        "build": [
+            _code(IMPORTS, tags=["export"]),
+            _code(NETWORK, names, tags=["export"]),
+        ],
         "network": [_code(COUNTS, names, tags=["nbval-check-output"])],
         "right": [_code(PARITY, names, tags=["nbval-check-output"])],
         "train": [_code(TRAIN_DATA, names), _code(SAVE, names)],
