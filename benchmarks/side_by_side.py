@@ -144,12 +144,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     print(runtime.device_name("cpu"))
-    rows = [
-        measure(name, args.precision, args.rounds)
-        for name in CASES
-        if args.only in name
-    ]
-    print(nbs.Table(rows).round(2))
+    for name in CASES:
+        if args.only in name:
+            row = measure(name, args.precision, args.rounds)
+            print(nbs.Table([row]).round(2), flush=True)
 
 
 if __name__ == "__main__":
