@@ -92,8 +92,8 @@ def test_a_reference_depends_on_its_image_and_a_fresh_network_hardly():
     for vary in (True, False):
         with torch.no_grad():
             y = nbs.reference_network("mobilenet_v3_small", vary=vary)(x)
-        spreads.append(((y[0] - y[1]).abs().max() / y.abs().max()).item())
-    assert spreads[0] > 0.05 > 1e-3 > spreads[1]
+        spreads.append((y[0] - y[1]).abs().max().item())
+    assert spreads[0] > 0.1 > 1e-5 > spreads[1]
 
 
 def test_references_are_the_same_each_time_and_leave_the_global_seed_alone():
