@@ -75,7 +75,9 @@ def test_equal_networks_are_not_refused(name):
 
 def test_outputs_that_do_not_depend_on_the_image_prove_nothing():
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5)
+    )
     network(torch.zeros(1, 3, 8, 8))
     nn.init.zeros_(network[3].weight)
     wrong = copy.deepcopy(network)
@@ -178,5 +180,7 @@ def test_a_fault_is_made_where_it_says():
     from nbs_utils.parity.mutants import _activation
 
     middle = F.relu(network[1](F.relu(x)))
-    torch.testing.assert_close(Altered(network, _activation, 1)(x), F.relu6(middle.clone()))
+    torch.testing.assert_close(
+        Altered(network, _activation, 1)(x), F.relu6(middle.clone())
+    )
     assert len(list_kinds()) >= 30

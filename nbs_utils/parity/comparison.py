@@ -242,7 +242,7 @@ def _failure(network: nn.Module, images: torch.Tensor) -> str:
     try:
         with evaluating(network):
             network(images)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
     return ""
 

@@ -118,9 +118,18 @@ def _arguments(args: tuple, kwargs: dict, names: tuple[str, ...]) -> dict:
     return dict(zip(names, args, strict=False)) | kwargs
 
 
-_NORM = "input running_mean running_var weight bias training momentum eps".split()
+_NORM = [
+    "input",
+    "running_mean",
+    "running_var",
+    "weight",
+    "bias",
+    "training",
+    "momentum",
+    "eps",
+]
 _LAYER_NORM = ("input", "normalized_shape", "weight", "bias", "eps")
-_POOL = "input kernel_size stride padding".split()
+_POOL = ["input", "kernel_size", "stride", "padding"]
 
 
 def _epsilon(factor: float) -> Change:
@@ -319,7 +328,7 @@ def _local_response(func, args, kwargs):
     return func(**given | {"alpha": 5 * given.get("alpha", 1e-4)})
 
 
-_CONV = "input weight bias stride padding dilation groups".split()
+_CONV = ["input", "weight", "bias", "stride", "padding", "dilation", "groups"]
 
 
 def _convolution(func, args, kwargs) -> dict | None:
@@ -466,7 +475,7 @@ def _altered(kind, network, x, shape, change, single, everywhere) -> Iterator[Mu
     probe = Altered(network, change, only=-1)
     try:
         probe(x)
-    except Exception:  # where the changed call itself is impossible
+    except Exception:  # noqa: BLE001 (an impossible call)
         return
     places = probe.calls
     if not places:
@@ -495,7 +504,7 @@ def _runs(network: nn.Module, x: Tensor, shape: torch.Size) -> bool:
     try:
         with torch.no_grad():
             return _shape(network(x)) == shape
-    except Exception:  # whatever a foreign network raises: such a fault shows itself
+    except Exception:  # noqa: BLE001 (a fault that shows itself)
         return False
 
 
@@ -578,11 +587,11 @@ def changes_function(network: nn.Module, wrong: nn.Module, seed: int = 99) -> bo
             with torch.no_grad():
                 try:
                     right = _first(network(x))
-                except Exception:  # too small for this network
+                except Exception:  # noqa: BLE001  # too small for this network
                     break
                 try:
                     given = _first(wrong(x))
-                except Exception:
+                except Exception:  # noqa: BLE001
                     return True
             if given.shape != right.shape:
                 return True
