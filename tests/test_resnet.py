@@ -38,7 +38,7 @@ def test_same_logits_as_torchvision(name, side):
     assert nbs.transplant(reference, network).complete
     comparison = nbs.compare(network, reference, input_size=(3, side, side))
     assert comparison.agrees, comparison
-    assert len(comparison.sizes) == 2  # an odd one shows how strides round
+    assert len(comparison.sizes) > 1  # an odd one shows how strides round
 
 
 def test_papers_stride_is_another_function_of_the_same_weights():

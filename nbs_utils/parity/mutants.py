@@ -8,6 +8,7 @@ others change one attribute of a layer.
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -515,7 +516,7 @@ def _moved_stride(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Move a stride to the convolution before or behind it."""
     names = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
     found = 0
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in itertools.pairwise(names):
         one, other = network.get_submodule(before), network.get_submodule(after)
         if before.rpartition(".")[0] == "" or one.stride == other.stride or found == 3:
             continue
@@ -535,7 +536,7 @@ def _exchanged_scales(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         and isinstance(getattr(m, "weight", None), nn.Parameter)
     ]
     found = 0
-    for (name, one), (name2, other) in zip(norms, norms[1:], strict=False):
+    for (name, one), (name2, other) in itertools.pairwise(norms):
         if one.weight.shape != other.weight.shape or found == 2:
             continue
         wrong = copy.deepcopy(network)
