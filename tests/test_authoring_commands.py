@@ -1,12 +1,16 @@
 """The commands for authors, as they are typed."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 from a_chapter import code, make_book, markdown
 
 from nbs_utils.authoring import lock
 from nbs_utils.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -63,3 +67,17 @@ def test_prose_that_was_read_is_said_on_the_command_line(nbs, tmp_path):
     path.write_text(json.dumps(raw))
     assert nbs("tidy", "tiny", "--prose-read")[0] == 0
     assert "text_of" not in path.read_text()
+
+
+def test_make_records_all_without_installing_where_an_environment_is_named():
+    words = ["NBS=python -m nbs_utils", "ALL=1", "ARCHIVE=out/all.tar.gz"]
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "record-all", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == (
+        'python -m nbs_utils record --all --every --archive "out/all.tar.gz"'
+    )

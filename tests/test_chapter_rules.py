@@ -305,6 +305,7 @@ BROKEN = {
         "http://build.example:8080",
     ),
     "todo": ("todo", rewrite("Prose.", "TODO-RECORD: top-1"), "TODO-RECORD: top-1"),
+    "todo: placeholder": ("todo", rewrite("Prose.", "It is @@TOP1@@."), "@@TOP1@@"),
     "citations": (
         "citations",
         rewrite("author2020tiny", "author2020tiny,b1999"),
