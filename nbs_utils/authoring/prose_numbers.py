@@ -230,6 +230,18 @@ class _Reader:
     def _sources(
         self, sentence: Sentence, number: Number, around: list[str], cited: bool
     ) -> Iterator[Source]:
+        """Yield what explains a number; the weaker only where nothing stronger does.
+
+        What does not depend on a run stands first, then outputs, then what is made
+        from two numbers of an output.
+        """
+        lasting = list(self._lasting(sentence, number, around, cited))
+        shown = [] if lasting else list(self._shown(sentence, number))
+        yield from lasting or shown or self._derived(sentence, number)
+
+    def _lasting(
+        self, sentence: Sentence, number: Number, around: list[str], cited: bool
+    ) -> Iterator[Source]:
         if around:
             yield Source("arithmetic")
         if cited:
@@ -240,12 +252,12 @@ class _Reader:
             yield Source("code")
         if any(number.is_made_from(value) for value in self.told):
             yield Source("text")
+
+    def _shown(self, sentence: Sentence, number: Number) -> Iterator[Source]:
         for cell in self._cells_before(sentence):
             for value in self.values[cell]:
                 if number.is_made_from(value.value):
                     yield Source("output", (value,))
-        if number.digits > 1 or _COMPARED.search(sentence.text):
-            yield from self._derived(sentence, number)
 
     def _derived(self, sentence: Sentence, number: Number) -> Iterator[Source]:
         if not _COMPARED.search(sentence.text):
