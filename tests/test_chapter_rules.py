@@ -134,6 +134,11 @@ BROKEN = {
         rewrite(":class: dropdown", ""),
         "needs `:class: dropdown`",
     ),
+    "exercises: unended": (
+        "exercises",
+        rewrite(":::{solution-end}\n:::", "Done."),
+        "the solution of tiny-ex1 has no `solution-end`",
+    ),
     "exercises: unsolved": (
         "exercises",
         rewrite("{solution-start} tiny-ex1", "{solution-start} tiny-ex9"),

@@ -82,6 +82,16 @@ RuntimeError: There was an error in building your book. Look above for the cause
 """
 
 
+def test_an_error_of_several_lines_is_told_whole():
+    log = (
+        "ERROR: (a) is missing a solution-end\n  solution-start at line: 930011\nTrace"
+    )
+    assert build_errors.summary(log, ROOT) == [
+        "ERROR: (a) is missing a solution-end",
+        "  solution-start at cell 93, line 11",
+    ]
+
+
 def test_a_failed_build_is_told_in_its_warnings_and_last_error():
     log = LOG.format(root=ROOT)
     assert build_errors.summary(log, ROOT) == [

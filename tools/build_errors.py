@@ -15,6 +15,7 @@ MARKED = re.compile(r"\b(?:WARNING|ERROR|CRITICAL)\b")
 RAISED = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Warning|Interrupt)\b.*")
 # Lines of a notebook, as the site's tools count: 10,000 for each cell, from 1.
 PLACE = re.compile(r"(\.ipynb):(\d+)(\d{4})\b")
+LINE = re.compile(r"\bline: (\d+)(\d{4})\b")
 # A summary of jupyter-book that only repeats that something went wrong.
 REPEATED = re.compile(r"There was an error in building your book|RuntimeError: *$")
 
@@ -29,7 +30,11 @@ def summary(log: str, root: Path) -> list[str]:
     lines = [COLORS.sub("", line).rstrip() for line in log.splitlines()]
     near = f"{root}/"
     lines = [PLACE.sub(_cell, line.replace(near, "")) for line in lines]
-    found = [line for line in lines if MARKED.search(line)]
+    found, inside = [], False
+    for line in lines:  # an error may go on in indented lines
+        inside = bool(MARKED.search(line)) or inside and line.startswith("  ")
+        if inside:
+            found.append(LINE.sub(lambda f: f"cell {f[1]}, line {int(f[2])}", line))
     found = [line.replace("book/chapters/", "chapters/") for line in found]
     found = list(dict.fromkeys(found))
     errors = [
