@@ -129,7 +129,7 @@ def test_no_more_than_a_batch_goes_through_the_network(data, protocol):
 
 
 def test_modes_come_back_even_when_a_protocol_cannot_be_done(data):
-    sizes = dict(num_classes=10, image_size=28, patch_size=7, depth=1)
+    sizes = dict(num_classes=10, image_size=28, stem="imagenet", patch_size=7, depth=1)
     vit = nbs.create_model("vit_mini_8", **sizes).train()
     with pytest.raises(NotDense, match="use a protocol of crops, such as ten_crop"):
         nbs.evaluate(vit, data.test, protocol="dense")
@@ -151,6 +151,8 @@ def test_an_empty_split_and_batches_that_cannot_be_cut(data, network):
 
 
 def test_a_protocol_that_a_network_cannot_do(data):
-    vit = nbs.create_model("vit_mini_8", num_classes=10, image_size=32, depth=1)
+    vit = nbs.create_model(
+        "vit_mini_8", num_classes=10, image_size=32, stem="imagenet", depth=1
+    )
     with pytest.raises(NotDense, match="VisionTransformer cannot be applied densely"):
         fully_convolutional(vit, (3, 32, 32))

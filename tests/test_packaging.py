@@ -250,7 +250,7 @@ class TestAddress:
             text = (copy / name).read_text(encoding="utf-8")
             assert old.slug not in text, name
             if name.suffix == ".ipynb":
-                from nbs_utils.authoring.notebook import code_sha256
+                from nbs_utils.authoring.hashing import code_sha256
 
                 cells = json.loads(text)["cells"]
                 original = json.loads(before[name])["cells"]

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import models
 
-from nbs_utils.parity.references import (
+from nbs_utils.parity import (
     NoConnection,
     WrongWeights,
-    _read_weights,
     compare,
     load_pretrained,
     reference_network,
     transplant,
 )
+from nbs_utils.parity.weights import read_published
 
 
 class Bottleneck(nn.Module):
@@ -354,5 +354,5 @@ def test_a_file_that_is_no_dictionary_of_weights(tmp_path):
     file = tmp_path / "x.pth"
     torch.save({"a": torch.ones(1)}, file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    state = _read_weights(f"https://weights.invalid/x-{digest[:8]}.pth", file)
+    state = read_published(f"https://weights.invalid/x-{digest[:8]}.pth", file)
     assert state["a"].item() == 1

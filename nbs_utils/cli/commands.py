@@ -5,7 +5,6 @@ a run, the run becomes scores and a card, all of it in one folder.
 """
 
 import argparse
-import inspect
 import json
 import re
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 
 # Beside the checkpoints of `fit`: what was asked for, and what came out.
 REQUEST, FINAL, CARD = "request.json", "final.pt", "card.json"
-SMALL_IMAGES = 64  # px; up to here, a network with a stem for small images gets it
 
 
 class UserError(Exception):
@@ -31,7 +29,7 @@ def list_networks(options: argparse.Namespace) -> int:
         model_entry(options.pattern or "")  # raises, with the nearest names
     width = max(map(len, names))
     for name in names:
-        network_class, _ = model_entry(name)
+        network_class = model_entry(name).network_class
         module = network_class.__module__.rpartition(".")[2]
         print(f"{name:<{width}}  {network_class.__name__}, nbs_utils/zoo/{module}.py")
     return 0
@@ -41,19 +39,21 @@ def summary(options: argparse.Namespace) -> int:
     import torch
 
     from ..counting.operations import stage_table
-    from ..zoo import create_model
+    from ..zoo import create_model, model_entry
 
     changes = read_pairs(options.model_set, "--model-set")
+    entry = model_entry(options.model)
+    native = 32 if changes.get("stem") == "cifar" else entry.image_size
     size = options.image_size
     if size is None:
-        size = native_size(options.model, changes)
+        size = changes.get("image_size", native)
     if size < 1:
         raise UserError(f"--image-size is {size}; it must be at least 1 px.")
-    if "image_size" in arguments_of(options.model):
+    if options.image_size is not None and "image_size" in entry.arguments:
         changes.setdefault("image_size", size)
     with torch.device("meta"):  # shapes are enough: no weights are drawn
         network = create_model(options.model, options.num_classes, **changes)
-    channels = changes.get("in_channels", 3)
+    channels = (entry.arguments | changes).get("in_channels", 3)
     require_size(network, options.model, channels, size)
     table = stage_table(network, (channels, size, size))
     print(f"{options.model}, {channels} x {size} x {size} px\n")
@@ -61,23 +61,6 @@ def summary(options: argparse.Namespace) -> int:
     parameters, macs = table["parameters"].iloc[-1], table["MACs"].iloc[-1]
     print(f"\n{parameters / 1e6:.2f} M parameters, {macs / 1e9:.3f} G multiply-adds")
     return 0
-
-
-def arguments_of(model: str) -> dict:
-    """Return the arguments of a network: their defaults, then the variant's values."""
-    from ..zoo import model_entry
-
-    network_class, configuration = model_entry(model)
-    parameters = inspect.signature(network_class).parameters.values()
-    return {p.name: p.default for p in parameters} | configuration
-
-
-def native_size(model: str, changes: dict) -> int:
-    """Return the image size that a network was made for."""
-    arguments = arguments_of(model) | changes
-    if isinstance(arguments.get("image_size"), int):
-        return arguments["image_size"]
-    return 32 if arguments.get("stem") == "cifar" else 224
 
 
 def require_size(network, model: str, channels: int, size: int) -> None:
@@ -171,15 +154,14 @@ def train(options: argparse.Namespace) -> int:
 def prepare(request: dict):
     """Return the data, the network and a note about it, for what a person asked.
 
-    A network that has arguments for the images' size and channels gets those of the
-    data; one with a stem for small images gets it where the images are small.
+    The network is the one that `create_model(name, data=data)` builds.
     """
     from ..data import load_data
     from ..distributed import world
     from ..runtime import seed_everything
-    from ..zoo import create_model
+    from ..zoo import create_model, model_entry
 
-    arguments = arguments_of(request["model"])
+    entry = model_entry(request["model"])
     batch_size = request.get("batch_size")
     given = dict(request.get("arguments", {}))
     batch_size = positive("--batch-size", 128 if batch_size is None else batch_size)
@@ -192,24 +174,16 @@ def prepare(request: dict):
             augment=request.get("augment", "auto"),  # runs before there was a choice
             seed=request.get("seed", 0),
             # Gray images become color images where a network takes nothing else.
-            channels=None if "in_channels" in arguments else 3,
+            channels=None if "in_channels" in entry.arguments else 3,
         )
-    note = ""
-    for key, value in (("image_size", data.image_size), ("in_channels", data.channels)):
-        if key in arguments:
-            given.setdefault(key, value)
-    if (
-        arguments.get("stem") == "imagenet"
-        and "stem" not in given
-        and data.image_size <= SMALL_IMAGES
-    ):
-        given["stem"] = "cifar"
+    note, fitting = "", entry.for_images(data.image_size)
+    if "stem" in fitting and "stem" not in given:
         note = (
             f"{request['model']} gets its stem for small images "
             f"({data.image_size} px); --model-set stem=imagenet keeps the other."
         )
     seed_everything(request.get("seed", 0))  # of the first weights
-    network = create_model(request["model"], data.num_classes, **given)
+    network = create_model(request["model"], data=data, **given)
     require_size(network, request["model"], data.channels, data.image_size)
     return data, network, note
 

@@ -13,15 +13,24 @@ from pkgutil import iter_modules
 
 from torch import nn
 
-from .registry import create_model, list_models, model_entry, register
+from .contract import by_stem, require_side
+from .registry import Entry, create_model, list_models, model_entry, register
 
-__all__ = ["create_model", "list_models", "model_entry", "register"]
+__all__ = [
+    "Entry",
+    "by_stem",
+    "create_model",
+    "list_models",
+    "model_entry",
+    "register",
+    "require_side",
+]
 
 
 def _builder(name: str) -> Callable[..., nn.Module]:
     """Return the function that builds one network: `resnet50(num_classes=10)`."""
 
-    def build(num_classes: int = 1000, **changes) -> nn.Module:
+    def build(num_classes: int | None = None, **changes) -> nn.Module:
         return create_model(name, num_classes, **changes)
 
     build.__name__ = build.__qualname__ = name

@@ -4,7 +4,7 @@
 import torch
 from torch import nn
 
-from nbs_utils.zoo import register
+from nbs_utils.zoo import by_stem, register
 
 
 def conv_bn(
@@ -186,9 +186,7 @@ def make_stem(kind: str, in_channels: int, width: int) -> nn.Sequential:
     Raises:
         ValueError: `kind` is neither.
     """
-    if kind not in ("imagenet", "cifar"):
-        raise ValueError(f"stem is {kind!r}; it must be 'imagenet' or 'cifar'.")
-    kernel_size, stride = (7, 2) if kind == "imagenet" else (3, 1)
+    kernel_size, stride = by_stem(kind, imagenet=(7, 2), cifar=(3, 1))
     return nn.Sequential(*conv_bn(in_channels, width, kernel_size, stride), nn.ReLU())
 
 
@@ -277,4 +275,5 @@ CIFAR = {
     }
     for n in (3, 5, 7, 9, 18, 200)
 }
-register(ResNet, IMAGENET | CIFAR)
+register(ResNet, IMAGENET, image_size=224, protocol="ten_crop")
+register(ResNet, CIFAR, image_size=32)

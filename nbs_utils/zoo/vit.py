@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from nbs_utils.zoo import register
+from nbs_utils.zoo import by_stem, register
 
 
 def attention(
@@ -38,6 +38,9 @@ class PatchEmbedding(nn.Module):
         width: length D of a token.
         in_channels: channels C of the images.
 
+    Raises:
+        ValueError: the patches do not divide the images.
+
     Source: Dosovitskiy et al. (2021), section 3.1.
     """
 
@@ -50,6 +53,12 @@ class PatchEmbedding(nn.Module):
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"Patches of {self.patch_size} x {self.patch_size} pixels do not "
+                f"divide an image of {height} x {width}."
+            )
         cut = "b c (h p) (w q) -> b (h w) (c p q)"
         patches = rearrange(images, cut, p=self.patch_size, q=self.patch_size)
         return self.proj(patches)  # (B, N, C * P * P) -> (B, N, D)
@@ -233,6 +242,11 @@ class VisionTransformer(nn.Module):
         dropout: 0.1 in the paper's training on ImageNet alone.
         class_token: classify from it; without it, from the mean of the patches.
         positions: whether tokens know their place.
+        stem: "imagenet" for patches of `patch_size`, or "cifar" for images of about 32
+            pixels, which are cut into patches of 4.
+
+    Raises:
+        ValueError: `stem` is neither.
     """
 
     def __init__(
@@ -248,8 +262,10 @@ class VisionTransformer(nn.Module):
         dropout: float = 0.0,
         class_token: bool = True,
         positions: bool = True,
+        stem: str = "imagenet",
     ) -> None:
         super().__init__()
+        patch_size = by_stem(stem, imagenet=patch_size, cifar=4)
         self.class_token = class_token
         patches = PatchEmbedding(patch_size, width, in_channels)
         length = (image_size // patch_size) ** 2
