@@ -26,6 +26,7 @@ _HOME = {
     "fit": "training",
     "evaluate": "scoring",
     "predict": "scoring",
+    "experiment": "experiments",
     "glance": "results",
     "save_card": "results",
     # counting and proving
@@ -57,6 +58,7 @@ _ROOMS = (
     "training",
     "results",
     "scoring",
+    "experiments",
 )
 
 __all__ = [*_HOME, *_ROOMS, "__version__"]  # noqa: PLE0604

@@ -9,13 +9,11 @@ from torch import nn
 from torchvision import models
 from torchvision.ops import DeformConv2d
 
-from nbs_utils.counting.operations import (
+from nbs_utils.counting import (
     count_macs,
     count_parameters,
     on_meta,
     peak_memory,
-    receptive_field,
-    receptive_field_formula,
     stage_table,
     throughput,
     trace,
@@ -169,6 +167,42 @@ def test_trace_notes_calls_in_order_with_shapes():
     assert calls[0].macs == calls[1].macs == {"convolution": 4 * 36 * 27}
 
 
+@pytest.mark.parametrize("written", ["einsum", "matmul", "linear", "batched"])
+def test_a_product_with_a_weight_is_linear_however_it_is_written(written):
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(6, 4))
+
+        def forward(self, x):  # (B, 5, 4)
+            weight = self.weight * 2  # still the same for every image
+            if written == "einsum":
+                x = torch.einsum("bnc,dc->bnd", x, weight)
+            elif written == "matmul":
+                x = x @ weight.T
+            elif written == "linear":
+                x = F.linear(x, weight)
+            else:
+                x = torch.bmm(x, weight.T[None].expand(len(x), -1, -1))
+            return torch.einsum("bnd,bmd->bnm", x, x)
+
+    assert count_macs(Mixed(), (5, 4), by_kind=True) == {
+        "convolution": 0,
+        "linear": 5 * 6 * 4,
+        "products": 5 * 5 * 6,
+    }
+
+
+def test_what_is_written_into_a_constant_is_an_activation():
+    class Buffered(nn.Module):
+        def forward(self, x):
+            y = torch.zeros(x.shape, device=x.device)
+            y[:, :2] = x[:, :2]
+            return y @ x.transpose(1, 2)
+
+    assert count_macs(Buffered(), (5, 4), by_kind=True)["products"] == 5 * 5 * 4
+
+
 # --- the stage table ------------------------------------------------------------
 
 
@@ -225,6 +259,27 @@ def test_stage_table_shows_loose_parameters_unused_modules_and_lists():
     assert whole.loc["body", "output shape"] == "5 x 6"
 
 
+def test_auxiliary_heads_that_evaluation_does_not_use_add_nothing():
+    with torch.device("meta"):
+        network = models.googlenet(init_weights=False, aux_logits=True)
+        without = models.googlenet(init_weights=False, aux_logits=False)
+    table = stage_table(network).set_index("stage")
+    assert count_parameters(network) == 13_004_888
+    assert table.loc["total", "parameters"] == count_parameters(without) == 6_624_904
+    assert table.loc["aux1", "output shape"] == "not used"
+    assert table.loc["aux1", "parameters"] == table.loc["aux1", "MACs"] == 0
+    same = stage_table(without).set_index("stage")
+    assert table.drop(["aux1", "aux2"]).equals(same)
+
+
+def test_parameters_that_are_read_without_a_call_are_used():
+    network = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    table = stage_table(network, (5, 8), depth=2).set_index("stage")
+    assert table.loc["self_attn.out_proj", "parameters"] == 72  # never called
+    assert table.loc["self_attn.out_proj", "output shape"] == ""
+    assert table.loc["total", "parameters"] == count_parameters(network)
+
+
 def test_tables_group_digits_but_keep_the_numbers():
     table = Table(
         [("a", 714188480, 0.12345678), ("<b>", 7, float("nan"))],
@@ -240,68 +295,28 @@ def test_tables_group_digits_but_keep_the_numbers():
     assert isinstance(table[["name", "MACs"]], Table)
 
 
-# --- receptive fields -----------------------------------------------------------
-
-
-def test_receptive_field_equals_the_formula_on_chains():
-    chains = [
-        [nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3, stride=2)],
-        [nn.Conv2d(3, 2, 5, stride=2), nn.MaxPool2d(3, 2), nn.Conv2d(2, 4, 3)],
-        [nn.Conv2d(3, 2, 3, dilation=2), nn.BatchNorm2d(2), nn.AvgPool2d(2)],
-        [nn.Conv2d(3, 2, 2, stride=2), nn.Conv2d(2, 2, 1), nn.MaxPool2d(2)],
+def test_tables_show_an_index_that_says_something():
+    table = Table({"network": ["a", "b", "a"], "MACs": [1000, 2000, 3000]})
+    assert repr(table).splitlines()[0] == "network   MACs"
+    assert repr(table[table["MACs"] > 1500]).splitlines() == [
+        "network   MACs",
+        "b        2,000",
+        "a        3,000",
     ]
-    for layers in chains:
-        field = receptive_field(nn.Sequential(*layers), (3, 48, 48))
-        last = receptive_field_formula(layers).iloc[-1]
-        assert field.size == (last["size"], last["size"]), layers
-        assert field.jump == (last["jump"], last["jump"]), layers
-        assert not field.clipped
-
-
-def test_receptive_field_formula_by_hand():
-    table = receptive_field_formula([(11, 4), (3, 2), (5, 1), (3, 2)])
-    assert table["size"].tolist() == [11, 19, 51, 67]
-    assert table["jump"].tolist() == [4, 8, 8, 16]
-    with pytest.raises(ValueError, match="square"):
-        receptive_field_formula([nn.Conv2d(1, 1, (1, 3))])
-
-
-def test_receptive_field_is_the_support_not_what_happens_to_be_active():
-    class Functional(nn.Module):
-        """Dead ReLUs and a pooling that is called as a function."""
-
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(1, 2, 3)
-            nn.init.constant_(self.conv.weight, -1)
-
-        def forward(self, x):
-            return F.max_pool2d(F.relu(self.conv(x)), 2)
-
-    network = Functional()
-    field = receptive_field(network, (1, 20, 20), position=(2, 3))
-    assert field.size == (4, 4)
-    assert field.box == (4, 6, 7, 9)
-    assert (network.conv.weight == -1).all()  # the original keeps its weights
-
-
-def test_receptive_field_of_resnet18():
-    network = models.resnet18()
-    # the longest path: 7x7/2, 3x3/2, then 16 convolutions of 3x3
-    chain = [(7, 2), (3, 2), *[(3, 1)] * 4]
-    for _ in range(3):
-        chain += [(3, 2), *[(3, 1)] * 3]
-    expected = receptive_field_formula(chain)["size"].iloc[-1]
-    field = receptive_field(network, (3, 480, 480), "layer4")
-    assert field.size == (expected, expected) == (435, 435)
-    assert field.jump == (32, 32)
-    cut = receptive_field(network, (3, 224, 224), "layer4")
-    assert cut.clipped
-    assert max(cut.size) <= 224
-    with pytest.raises(ValueError, match="no layer called 'layer9'"):
-        receptive_field(network, layer="layer9")
-    with pytest.raises(ValueError, match="no map"):
-        receptive_field(network, (3, 64, 64), layer="fc")
+    named = table.set_index("network")
+    assert repr(named) == repr(table)
+    assert '<th scope="row" style="text-align: left">b</th>' in named._repr_html_()
+    grouped = Table(table.groupby("network").agg({"MACs": ["mean", "max"]}))
+    assert repr(grouped).splitlines() == [
+        "network  MACs, mean  MACs, max",
+        "a             2,000      3,000",
+        "b             2,000      2,000",
+    ]
+    words = Table({"MACs": [1, 2]}, index=["x", "y"])
+    assert repr(words).splitlines()[1] == "x     1"
+    assert "<thead>\n<tr>\n<td></td>\n<th" in words._repr_html_()  # no empty header
+    two = table.set_index(["network", "MACs"]).assign(top1=0.5)
+    assert repr(two).splitlines()[0] == "network   MACs  top1"
 
 
 # --- speed and memory -----------------------------------------------------------

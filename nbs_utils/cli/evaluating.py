@@ -79,8 +79,15 @@ def trained_run(options: argparse.Namespace) -> int:
     from ..training.checkpoints import CheckpointError, load_weights
 
     place = options.checkpoint
+    if not place.exists():
+        raise CheckpointError(
+            f"There is nothing at {place}; give the folder of a run of `nbs train` "
+            "(it said which), or a file of weights."
+        )
     folder = place if place.is_dir() else place.parent
     request = read_request(folder)
+    if options.data is None:
+        require_harmless(request, folder)
     for key in ("model", "data", "image_size", "limit"):
         if getattr(options, key) is not None:
             request[key] = getattr(options, key)
@@ -101,8 +108,6 @@ def trained_run(options: argparse.Namespace) -> int:
                 f"There is no checkpoint in {place}; give the folder of a run of `nbs "
                 "train`, or a file."
             )
-    elif not place.exists():
-        raise CheckpointError(f"There is no checkpoint at {place}.")
     data, network, _ = prepare(request)
     load_weights(network, file)
     split = getattr(data, options.split)
@@ -116,6 +121,25 @@ def trained_run(options: argparse.Namespace) -> int:
     )
     print(scores)
     return 0
+
+
+def require_harmless(request: dict, folder: Path) -> None:
+    """Raise if evaluating a run would execute what its folder says.
+
+    The folder may be somebody else's, and shards may come out of a command.
+
+    Raises:
+        UserError: the run's data are shards that are not files of this machine.
+    """
+    from ..data.shards import are_local_files
+
+    data = str(request.get("data", ""))
+    kind, _, patterns = data.partition(":")
+    if kind == "webdataset" and not are_local_files(patterns):
+        raise UserError(
+            f"{folder} was trained on {data!r}, which a command or a server delivers; "
+            "if you trust it, name it yourself with --data."
+        )
 
 
 def published_weights(options: argparse.Namespace) -> int:

@@ -1,9 +1,7 @@
 """Photographs as they lie in files, in their own shape: what protocols cut."""
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,14 @@ import torch
 from torch import Tensor
 
 from .. import runtime
-from .datasets import stratified
 from .decoding import BadImage, decode_file
+from .folders import left_out_note
 from .imagenet import find_validation
+from .parts import stratified
 from .protocols import cut, views
+from .reading import in_order
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-_TURNS = {3: 2, 6: 3, 8: 1}  # EXIF orientation: quarter turns to the left
 
 
 @dataclass
@@ -93,16 +92,6 @@ def _orientation(path: Path, data: memoryview) -> int:
         return 1
 
 
-def turn_upright(image: Tensor, orientation: int) -> Tensor:
-    """Apply an EXIF orientation (1 to 8) to an image (C, H, W)."""
-    if orientation in (5, 7):  # transposed; 7 across the other diagonal
-        image = image.transpose(-1, -2)
-        return image.flip(-1, -2) if orientation == 7 else image
-    if orientation in (2, 4):
-        return image.flip(-1 if orientation == 2 else -2)
-    return image.rot90(_TURNS.get(orientation, 0), (-2, -1))
-
-
 @dataclass
 class Photographs:
     """Image files with labels, for evaluation: decoded while a network computes.
@@ -168,18 +157,15 @@ class Photographs:
             data = np.fromfile(path, np.uint8)
         except OSError as error:
             raise BadImage(f"The image {path} cannot be read: {error}.") from error
-        image = decode_file(path, 3, data)
+        image = decode_file(path, 3, data, upright=self.upright)
         data = memoryview(data)
         components = _components(data)
         if components == 1:
             findings.gray.append(i)
         elif components == 4:
             findings.cmyk.append(i)
-        orientation = _orientation(path, data)
-        if orientation != 1:
+        if _orientation(path, data) != 1:
             findings.rotated.append(i)
-            if self.upright:
-                image = turn_upright(image, orientation)
         if min(image.shape[1:]) < self.image_size:
             findings.enlarged.append(i)
         return image
@@ -205,7 +191,7 @@ class Photographs:
 
         ahead = ahead or 4 * self.workers
         for i, result in enumerate(
-            _in_order(read, range(len(self)), self.workers, ahead)
+            in_order(read, range(len(self)), self.workers, ahead)
         ):
             if result is not None:
                 yield i, result
@@ -252,35 +238,6 @@ class Photographs:
         return x.float().mul_(1 / (255 * std)).sub_(mean / std)
 
 
-def _in_order(
-    work: Callable, items: Iterable, threads: int, ahead: int
-) -> Iterator[Any]:
-    """Yield work(item) for each item in order, computed in threads ahead of time."""
-    before = torch.get_num_threads()
-    ready = threading.Barrier(threads + 1)
-
-    def compute_alone() -> None:  # PyTorch's own threads would wait for each other
-        torch.set_num_threads(1)
-        ready.wait(60)
-
-    pool = ThreadPoolExecutor(threads, initializer=compute_alone)
-    try:
-        started = [pool.submit(int) for _ in range(threads)]
-        ready.wait(60)
-        torch.set_num_threads(before)  # of this thread, in which the network computes
-        for future in started:
-            future.result()
-        waiting: deque = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def load_photographs(
     data: str | Path,
     *,
@@ -304,6 +261,8 @@ def load_photographs(
     kind, colon, path = str(data).partition(":")
     folder = Path(path if colon and kind == "imagefolder" else str(data)).expanduser()
     part, classes, columns = find_validation(folder)
+    for note in left_out_note(folder, part):
+        warnings.warn(note, stacklevel=2)
     if limit is not None and limit < len(part):
         part = part.take(stratified(part.labels, limit, seed=0)[0])
     settings.setdefault("title", folder.resolve().name)
