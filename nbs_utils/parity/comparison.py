@@ -18,7 +18,6 @@ from .calibration import native_size, varied_images
 from .recording import (
     Record,
     distance,
-    evaluating,
     in_precision,
     input_of,
     pair_layers,
@@ -153,12 +152,12 @@ def compare(
     else:
         x = varied_images(2, input_size or native_size(reference))
     x = x.to(device, dtype if x.is_floating_point() else x.dtype)
-    inputs, notes, same = [x], [], True
+    inputs, notes, same = [(x, [record(a, x), record(b, x)])], [], True
     if not given and x.dim() == 4:
         others, note = _odd_images(a, b, x)
         inputs += others
         same, notes = not note.startswith("Images"), [note] if note else []
-    views = [_look(a, b, images, tolerance) for images in inputs]
+    views = [_look(a, b, images, tolerance, runs) for images, runs in inputs]
     same = same and all(view.same for view in views)
     result = Comparison(
         views[0].difference,
@@ -166,13 +165,13 @@ def compare(
         None,
         _table(views),
         tolerance,
-        [_show(images) for images in inputs],
+        [_show(images) for images, _ in inputs],
         _blindness(views, reference),
         _same=same,
     )
     worst = next((i for i, view in enumerate(views) if not view.same), None)
     if worst is not None and views[worst].first:
-        worst, images = views[worst], inputs[worst]
+        worst, images = views[worst], inputs[worst][0]
         result.first_difference = _describe(*worst.first)
         given = [input_of(n, images, r) for n, r in zip((a, b), worst.first)]
         if _share(*given, len(images)) > tolerance:
@@ -204,7 +203,7 @@ def _blindness(views: list[_View], reference: nn.Module) -> str:
     )
 
 
-def _odd_images(a, b, x) -> tuple[list[torch.Tensor], str]:
+def _odd_images(a, b, x) -> tuple[list[tuple], str]:
     """Make images of odd sizes that both networks take.
 
     Three sizes, since the ceiling of a pooling layer shows only where the map before
@@ -212,7 +211,7 @@ def _odd_images(a, b, x) -> tuple[list[torch.Tensor], str]:
     the edge.
 
     Returns:
-        the images, and a sentence about sizes that are not taken.
+        (images, what both gave) for each size, and a sentence about sizes that are not taken.
     """
     native = min(x.shape[-2:])
     if native > 64:
@@ -227,27 +226,26 @@ def _odd_images(a, b, x) -> tuple[list[torch.Tensor], str]:
         if found and side in same_map:
             break
         images = varied_images(2, (x.shape[1], side, side), seed=1).to(x)
-        theirs, ours = _failure(b, images), _failure(a, images)
-        if ours and not theirs:
+        theirs, ours = _attempt(b, images), _attempt(a, images)
+        if isinstance(theirs, str):
+            continue
+        if isinstance(ours, str):
             return found, (
                 f"Images of {side} x {side} pixels are taken by the reference only "
                 f"({ours}). Pass x= to compare at one size alone."
             )
-        if not theirs:
-            found.append(images)
+        found.append((images, [ours, theirs]))
     if found:
         return found, ""
     return [], f"The reference takes no images but those of {_show(x)}."
 
 
-def _failure(network: nn.Module, images: torch.Tensor) -> str:
-    """Return what a network says to images that it does not take, or nothing."""
+def _attempt(network: nn.Module, images: torch.Tensor) -> tuple | str:
+    """Run a network; return what it gave, or what it says to images of this size."""
     try:
-        with evaluating(network):
-            network(images)
-    except Exception as error:  # noqa: BLE001
+        return record(network, images)
+    except Exception as error:  # noqa: BLE001 (whatever a foreign network raises)
         return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    return ""
 
 
 def _share(ours: torch.Tensor, theirs: torch.Tensor, images: int) -> float:
@@ -259,10 +257,9 @@ def _share(ours: torch.Tensor, theirs: torch.Tensor, images: int) -> float:
     return found / max(spread(theirs, images), _ALIVE * size, 1e-300)
 
 
-def _look(a, b, x: torch.Tensor, tolerance: float) -> _View:
-    """Compare two networks on one set of images."""
-    out_a, records_a = record(a, x)
-    out_b, records_b = record(b, x)
+def _look(a, b, x: torch.Tensor, tolerance: float, runs: list) -> _View:
+    """Compare what two networks gave on one set of images."""
+    (out_a, records_a), (out_b, records_b) = runs
     if out_a.shape != out_b.shape:
         raise ValueError(
             f"The outputs cannot be compared: {type(a).__name__} gives "
