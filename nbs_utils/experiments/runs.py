@@ -186,7 +186,10 @@ def estimated_seconds(job: Job) -> float:
         try:
             for _ in range(2):
                 started = time.perf_counter()
-                make_loss(recipe)(network(x), y).backward()
+                logits = network(x)
+                if isinstance(logits, tuple):  # auxiliary heads come behind it
+                    logits = logits[0]
+                make_loss(recipe)(logits, y).backward()
         except (RuntimeError, TypeError, ValueError, AttributeError):
             return 0.0
         seconds = time.perf_counter() - started

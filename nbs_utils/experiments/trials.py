@@ -26,7 +26,7 @@ from .result import METRICS, Comparison, check_against
 from .runs import RESULT, Job, estimated_seconds, work
 
 # Processes need some seconds to start: for less than this they are not worth it.
-_WORTH_SECONDS = 20.0
+_WORTH_SECONDS = 15.0
 
 
 def experiment(
@@ -53,7 +53,13 @@ def experiment(
     images that it is then scored on, which flatters whoever fluctuates most. Whatever
     a recipe says in `keep` is therefore replaced by "last".
 
-    In a quick run there are at most two seeds and one epoch.
+    On a CPU each run computes with few threads, one where there are as many runs as
+    cores, and runs work side by side, each in a process of its own, when all together
+    would take longer than processes need to start. `benchmarks/side_by_side.py`
+    compares this with one run after another on all threads. The numbers are the same
+    side by side and one after another; how fast each run is, is not, and the table
+    says so. On a GPU runs follow one another. In a quick run there are at most two
+    seeds and one epoch.
 
     Args:
         variants: name -> a function without arguments that builds the network, or
@@ -73,7 +79,10 @@ def experiment(
         folder: keeps every run. Called again, finished runs are read back and a
             stopped one goes on where it stopped.
         keep: hold the trained networks in `result.networks`.
-        parallel: "auto", True or False; see below.
+        parallel: "auto" as said above; True, or False where images per second are
+            compared. What a variant refers to must then be something that can be
+            written down, not an open file or a lock; with "auto" such variants are
+            trained one after another.
         progress: "auto" shows one line for all runs on stderr, "off" none.
 
     Returns:
@@ -81,8 +90,11 @@ def experiment(
         `figure()`; in a notebook it shows its table.
 
     Raises:
+        TypeError: a variant is no function that builds a network, or, with
+            parallel=True, cannot be handed to another process.
         ValueError: an argument is wrong, variants would be scored on different
             images, or the folder holds another experiment.
+        KeyboardInterrupt: a run was stopped; the message says where it goes on.
     """
     if runtime.is_quick():
         epochs = 1

@@ -100,6 +100,18 @@ def make_loss(recipe: "Recipe") -> nn.Module:
     return nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
 
 
+def all_logits(outputs: Tensor | tuple) -> tuple[Tensor, ...]:
+    """Return what a network returned as a tuple: its logits, then auxiliary ones.
+
+    Args:
+        outputs: logits (B, K), or in training mode (logits, auxiliary logits, ...) as
+            from GoogLeNet; heads that are switched off (None) are left out.
+    """
+    if not isinstance(outputs, (tuple, list)):
+        return (outputs,)
+    return tuple(logits for logits in outputs if logits is not None)
+
+
 def count_correct(logits: Tensor, y: Tensor, k: int = 1) -> Tensor:
     """Count the images whose target is among the k largest logits.
 

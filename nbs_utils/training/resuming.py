@@ -5,6 +5,7 @@ from pathlib import Path
 
 from . import checkpoints
 from .checks import fetch_scores
+from .identity import recipe_identity
 from .recipe import Recipe
 from .shared_folder import check_folder
 from .state import Setup, State
@@ -22,7 +23,7 @@ def save(state: State, setup: Setup) -> None:
     path = setup.folder / checkpoints.LAST
     try:
         checkpoints.write_checkpoint(
-            {**state.state_dict(), "scores": scores, "identity": identity(setup)}, path
+            {**state.state_dict(), "scores": scores, "identity": setup.identity}, path
         )
         setup.kept = path
     except checkpoints.CheckpointError as error:
@@ -40,29 +41,12 @@ def save_best(state: State, setup: Setup) -> None:
                 "network": state.best_weights,
                 "epoch": state.best_epoch,
                 "top1": state.best_top1,
-                "identity": identity(setup),
+                "identity": setup.identity,
             },
             setup.folder / checkpoints.BEST,
         )
     except checkpoints.CheckpointError as error:
         setup.progress.say(f"{error} The best weights are still held in memory.")
-
-
-def identity(setup: Setup) -> dict:
-    """Return what must be the same for a run to go on."""
-    return {
-        **recipe_identity(setup.recipe),
-        "seed": setup.seed,
-        "data": setup.data.name,
-        "image size": setup.data.image_size,
-        "training images": len(setup.data.train),
-        "batch size": setup.batch_size,
-    }
-
-
-def recipe_identity(recipe: Recipe) -> dict:
-    values = recipe.as_dict().items()
-    return {f"recipe {k}": v for k, v in values if k not in ("name", "source")}
 
 
 def open_folder(state: State, setup: Setup, resume: bool) -> None:
@@ -81,7 +65,7 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
         checkpoints.check_network(saved["network"], state.network, last)
         # a key that is newer than the checkpoint had its default value then
         before = {**recipe_identity(Recipe()), **saved.get("identity", {})}
-        checkpoints.check_identity(before, identity(setup), last)
+        checkpoints.check_identity(before, setup.identity, last)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if setup.world.first:
