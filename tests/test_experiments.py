@@ -142,6 +142,12 @@ def test_the_table_holds_what_is_needed_to_judge():
     assert "<table" in table._repr_html_() and "paired by seed" in table._repr_html_()
 
 
+def test_many_seeds_share_a_column():
+    table = compare_values({"a": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}).table()
+    assert table["by seed"].tolist() == ["10.0 20.0 30.0 40.0 50.0 60.0"]
+    assert list(table) == ["variant", "by seed", "mean"]
+
+
 def test_losses_are_not_shown_in_percent():
     table = compare_values({"a": [2.31, 2.35], "b": [1.8, 1.9]}, metric="loss").table()
     assert table["mean"].tolist() == ["2.330", "1.850"]
