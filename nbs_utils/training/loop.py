@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from .. import runtime
 from ..distributed import begin_step, in_parallel, world
 from ..syncnorm import synchronize_batch_norm
+from ..data.adapting import as_data
 from .checks import check_fit, check_shares, diverged, fetch_scores, make_room, restore
+from .description import describe
+from .depth import training_mode
 from .errors import StopButton, is_out_of_memory
 from .losses import count_correct, make_loss, mixed_targets
 from .progress import Progress
@@ -43,6 +46,7 @@ def fit(
     resume: bool = True,
     seed: int = 0,
     device: torch.device | str | None = None,
+    loss: nn.Module | None = None,
     checkpoint_every: int | None = None,
     on_out_of_memory: str = "raise",
     progress: str = "auto",
@@ -56,7 +60,9 @@ def fit(
 
     Args:
         network: takes images (B, C, H, W) and returns logits (B, K).
-        data: what `load_data` returned.
+        data: what `load_data` returned; or a `Dataset` or `DataLoader` of
+            (image, label), of which a tenth becomes the validation split, or a pair
+            (training, validation) of these.
         recipe: a name (see `list_recipes`), the path of a YAML file, or a `Recipe`.
         epochs: another length for the recipe; its schedule is stretched to it.
         folder: keeps `last.pt` after each epoch, `best.pt` and `recipe.yml`; None
@@ -65,6 +71,8 @@ def fit(
             starts again and keeps what was there as `previous-last.pt` and so on.
         seed: of all that is drawn while training: order, augmentation, mixup, dropout.
         device: by default where the data is.
+        loss: a module of logits (B, K) and targets, (B,) or after mixup and CutMix
+            (B, K), that returns a mean over the images, instead of the recipe's.
         checkpoint_every: also write a checkpoint after every so many steps.
         on_out_of_memory: "raise", or "halve": halve the part of a batch that is worked
             on at a time, and add the gradients up.
@@ -76,6 +84,7 @@ def fit(
         OutOfMemory: a batch does not fit into memory.
         CheckpointError: the folder cannot be written to, or holds another run.
     """
+    data = as_data(data)
     recipe = Recipe.load(recipe)
     if epochs is not None:
         recipe = recipe.stretched(epochs)
@@ -112,7 +121,7 @@ def fit(
         precision=precision,
         channels_last=channels_last,
         forward=network,
-        loss=make_loss(recipe),
+        loss=(loss or make_loss(recipe, data.train.labels, data.num_classes)).to(device),
         halve=on_out_of_memory == "halve",
         checkpoint_every=checkpoint_every,
         folder=Path(folder) if folder is not None else None,
@@ -177,6 +186,7 @@ def fit(
         network.load_state_dict(state.best_weights)
     elif state.average:
         network.load_state_dict(state.average.network.state_dict())
+    network.description = describe(network, data)  # for `predict`
     run = make_run(state, setup, status)
     setup.progress.finish(state.history, run)
     return run
@@ -188,7 +198,7 @@ def train_epoch(state: State, setup: Setup) -> None:
     Numbers stay on the device: fetching one waits until the device has caught up. They
     are looked at four times a second, and when the epoch ends.
     """
-    state.network.train()
+    training_mode(state.network)
     started = time.perf_counter() - state.seconds
     batches = setup.train.batches(
         setup.batch_size, epoch=state.epoch, start=state.step, device=setup.device
@@ -198,7 +208,7 @@ def train_epoch(state: State, setup: Setup) -> None:
         setup.world.seed_step(setup.seed, state.epoch, state.step)
         lr = current_lr(state, setup)
         for group in state.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1)
         x, y = mix(x, y, state, setup)
         loss, correct = careful_step(state, setup, x, y)
         state.scores[state.step] = torch.stack([loss, correct])

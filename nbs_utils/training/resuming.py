@@ -3,8 +3,12 @@
 import math
 from pathlib import Path
 
+from torch import nn
+
 from . import checkpoints
 from .checks import fetch_scores
+from .description import KEY, check_classes, describe
+from .losses import FocalLoss, SmoothL1Loss, Weighted
 from .recipe import Recipe
 from .shared_folder import check_folder
 from .state import Setup, State
@@ -22,7 +26,13 @@ def save(state: State, setup: Setup) -> None:
     path = setup.folder / checkpoints.LAST
     try:
         checkpoints.write_checkpoint(
-            {**state.state_dict(), "scores": scores, "identity": identity(setup)}, path
+            {
+                **state.state_dict(),
+                "scores": scores,
+                "identity": identity(setup),
+                KEY: describe(state.network, setup.data).as_dict(),
+            },
+            path,
         )
         setup.kept = path
     except checkpoints.CheckpointError as error:
@@ -41,6 +51,7 @@ def save_best(state: State, setup: Setup) -> None:
                 "epoch": state.best_epoch,
                 "top1": state.best_top1,
                 "identity": identity(setup),
+                KEY: describe(state.network, setup.data).as_dict(),
             },
             setup.folder / checkpoints.BEST,
         )
@@ -57,7 +68,14 @@ def identity(setup: Setup) -> dict:
         "image size": setup.data.image_size,
         "training images": len(setup.data.train),
         "batch size": setup.batch_size,
+        **own_loss(setup.loss),
     }
+
+
+def own_loss(loss: nn.Module) -> dict:
+    """Return the name of a loss that is no loss of a recipe."""
+    of_recipes = (nn.CrossEntropyLoss, FocalLoss, SmoothL1Loss, Weighted)
+    return {} if isinstance(loss, of_recipes) else {"loss": type(loss).__name__}
 
 
 def recipe_identity(recipe: Recipe) -> dict:
@@ -78,6 +96,7 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
     saved = None
     if resume and last.is_file():
         saved = checkpoints.read_checkpoint(last, setup.device)
+        check_classes(saved, setup.data.classes, last)
         checkpoints.check_network(saved["network"], state.network, last)
         # a key that is newer than the checkpoint had its default value then
         before = {**recipe_identity(Recipe()), **saved.get("identity", {})}
@@ -87,6 +106,7 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
         if setup.world.first:
             put_away(folder, () if resume else (checkpoints.LAST, checkpoints.BEST))
             setup.recipe.save(folder / "recipe.yml")
+            describe(state.network, setup.data).save(folder)
     except OSError as error:
         raise checkpoints.CheckpointError(
             f"The folder {folder} cannot be written to ({error.strerror}). Nothing was "
