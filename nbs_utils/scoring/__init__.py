@@ -16,6 +16,8 @@ from .photo_predictions import Predictions
 from .prediction import predict
 from .published_weights import Published, list_published, load_published, published
 from .reliability import Calibration, calibration, wilson
+from .report import write_report
+from .starting import start_from
 
 __all__ = [
     "Calibration",
@@ -32,5 +34,7 @@ __all__ = [
     "match_classes",
     "predict",
     "published",
+    "start_from",
     "wilson",
+    "write_report",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import runtime
 from ..data.decoding import EXTENSIONS, BadImage, decode_file, square
+from ..data.protocols import resize, resized
 from ..training.description import Description, normalizes
 
 
@@ -51,7 +52,9 @@ class PhotoFiles:
         self.paths = [Path(p) for p in paths]
         self.description = description
         count = len(self.paths)
-        self.labels = torch.zeros(count, dtype=torch.int64) if labels is None else labels
+        self.labels = (
+            torch.zeros(count, dtype=torch.int64) if labels is None else labels
+        )
         self.classes = list(description.classes if classes is None else classes)
         self.batch_size, self.title = batch_size, title
         self.device = torch.device(device or runtime.device())
@@ -123,7 +126,11 @@ class PhotoFiles:
             image = decode_upright(path, self.description.channels)
         except BadImage as error:
             return str(error).partition(" Replace or")[0]
-        return square(image, self.description.stored or self.image_size)
+        side = self.description.stored or self.image_size
+        if self.description.interpolation == "bicubic" and min(image.shape[1:]) != side:
+            size = resized(*image.shape[1:], side)
+            image = resize(image[None], size, "bicubic")[0]
+        return square(image, side)
 
     def _center(self, x: Tensor) -> Tensor:
         if self.description.center:

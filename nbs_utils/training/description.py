@@ -33,6 +33,7 @@ class Description:
         stored: side in pixels of the square that is cut out of a photograph: its
             shorter side is resized to it. The network sees its center.
         center: share of that square which the network sees; None is the whole.
+        interpolation: "bilinear", or "bicubic" for some published networks.
         data: the name of the data set it was trained on.
     """
 
@@ -46,6 +47,7 @@ class Description:
     std: tuple[float, ...] = ()
     stored: int = 0
     center: float | None = None
+    interpolation: str = "bilinear"
     data: str = ""
 
     def as_dict(self) -> dict[str, Any]:

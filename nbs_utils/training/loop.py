@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from .. import runtime
+from ..data.adapting import as_data
 from ..distributed import begin_step, in_parallel, world
 from ..syncnorm import synchronize_batch_norm
-from ..data.adapting import as_data
 from .checks import check_fit, check_shares, diverged, fetch_scores, make_room, restore
-from .description import describe
 from .depth import training_mode
+from .description import describe
 from .errors import StopButton, is_out_of_memory
 from .losses import count_correct, make_loss, mixed_targets
 from .progress import Progress
@@ -121,7 +121,9 @@ def fit(
         precision=precision,
         channels_last=channels_last,
         forward=network,
-        loss=(loss or make_loss(recipe, data.train.labels, data.num_classes)).to(device),
+        loss=(loss or make_loss(recipe, data.train.labels, data.num_classes)).to(
+            device
+        ),
         halve=on_out_of_memory == "halve",
         checkpoint_every=checkpoint_every,
         folder=Path(folder) if folder is not None else None,

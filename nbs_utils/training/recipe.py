@@ -287,7 +287,7 @@ class Recipe:
         A name of the book comes before a file; a path counts from the file's folder.
         """
         if not isinstance(base, str):
-            raise ValueError(
+            raise ValueError(  # noqa: TRY004  (a file's value, as for its other keys)
                 f"Recipe file {path}: base is {base!r}; it must be the name of a "
                 "recipe or the path of a .yml file."
             )
