@@ -16,18 +16,19 @@ CONSTRAINTS ?= constraints.txt
 
 PIP := $(PY) -m pip install -qq --disable-pip-version-check
 PIN  = $(if $(CONSTRAINTS),$$($(PY) -c 'import sys; print("-c $(CONSTRAINTS)" if sys.version_info >= (3, 11) else "")'))
+LOG := book/_build/build.log
 BUILD := $(BIN)/jupyter-book build -W -n --keep-going book/
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve record lint pdf clean repository
+.PHONY: help book test serve record record-all lint diffs pdf clean repository
 
 help:  ## list these commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
 	  awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 book: $(VENV)/.book-ready  ## build the site, warnings as errors, and say where to open it
 	@mkdir -p book/_build
-	@$(BUILD) > book/_build/build.log 2>&1 || { cat book/_build/build.log; exit 1; }
+	@$(BUILD) > $(LOG) 2>&1 || { $(PY) tools/build_errors.py $(LOG) >&2; exit 1; }
 	@echo "The book is built. Open it with a browser:"
 	@echo "  file://$(abspath book/_build/html/index.html)"
 	@echo "or run 'make serve' and open http://localhost:$(PORT)/ (search needs no server)."
@@ -42,8 +43,15 @@ record: $(VENV)/.test-ready  ## run a chapter from top to bottom, keep its outpu
 	@test -n "$(CHAPTER)" || { echo "Name the chapter: make record CHAPTER=residual/resnet" >&2; exit 2; }
 	@$(BIN)/nbs record $(CHAPTER)
 
+record-all: $(VENV)/.test-ready  ## record every chapter whose code changed: ALL=1 for all, ARCHIVE=file.tar.gz
+	@$(BIN)/nbs record --all $(if $(ALL),--every) $(if $(ARCHIVE),--archive "$(ARCHIVE)")
+
 lint: $(VENV)/.test-ready  ## check style and format of code and notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+diffs: $(VENV)/.test-ready  ## let git show changes of notebooks cell by cell, in this clone (nbdime)
+	@$(BIN)/python -m nbdime config-git --enable
+	@echo "git diff and git merge now read notebooks; undo with: $(BIN)/python -m nbdime config-git --disable"
 
 pdf: $(VENV)/.book-ready  ## print the whole book to book/_build/pdf/book.pdf (needs Chromium)
 	@$(PY) tools/pdf.py

@@ -4,7 +4,9 @@
 the notebooks; one worker takes all cells of a notebook, in order, in one kernel.
 """
 
+import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -63,7 +65,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say how long each notebook took: a quick run is to end within 30 seconds."""
+    """Say which cells failed, and how long each notebook took."""
+    name_failed_cells(terminalreporter)
     seconds: dict[str, float] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -76,3 +79,30 @@ def pytest_terminal_summary(terminalreporter):
     for name, taken in sorted(seconds.items(), key=lambda pair: -pair[1]):
         slow = "  over 30 s" if taken > 30 else ""
         terminalreporter.write_line(f"{taken:6.1f}  {name}{slow}")
+
+
+def name_failed_cells(terminalreporter) -> None:
+    """Name cells as `nbs check` does: position from 1 and first line.
+
+    nbval counts code cells alone, from 0, which no editor shows.
+    """
+    failed = [
+        found.groups()
+        for kind in ("failed", "error")
+        for report in terminalreporter.stats.get(kind, [])
+        if (
+            found := re.match(
+                r"(.+\.ipynb)::Cell (\d+)$", getattr(report, "nodeid", "")
+            )
+        )
+    ]
+    if failed:
+        terminalreporter.section("cells that failed")
+    for path, number in dict.fromkeys(failed):
+        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        code = [i for i, cell in enumerate(cells) if cell["cell_type"] == "code"]
+        index = code[int(number)]
+        lines = "".join(cells[index]["source"]).strip().splitlines() or [""]
+        terminalreporter.write_line(
+            f"{path}: nbval's Cell {number} is cell {index + 1} (`{lines[0][:50]}`)"
+        )

@@ -27,6 +27,7 @@ _HOME = {
     "load": "scoring",
     "evaluate": "scoring",
     "predict": "scoring",
+    "experiment": "experiments",
     "glance": "results",
     "save_card": "results",
     # counting and proving
@@ -58,6 +59,7 @@ _ROOMS = (
     "training",
     "results",
     "scoring",
+    "experiments",
 )
 
 __all__ = [*_HOME, *_ROOMS, "__version__"]  # noqa: PLE0604

@@ -40,8 +40,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .facts import Facts
 from .runtime import device_name, is_quick, tier, versions
+from .tables import Table
 from .training.run import describe_seconds
 
 SCHEMA = 1
@@ -58,7 +58,7 @@ def glance(
     *,
     network: nn.Module | None = None,
     input_size: tuple[int, int, int] = (3, 224, 224),
-) -> Facts:
+) -> Table:
     """Return the table below a chapter's title.
 
     Args:
@@ -73,7 +73,7 @@ def glance(
         rows["Parameters"] = count_parameters(network)
         size = " × ".join(str(n) for n in input_size[1:])
         rows[f"Multiply-adds at {size}"] = count_macs(network, input_size)
-    return Facts(rows, "At a glance")
+    return Table.of_facts(rows, "At a glance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Card:
     def __getitem__(self, key: str):
         return self.record[key]
 
-    def table(self) -> Facts:
+    def table(self) -> Table:
         """Return what a reader wants to know, as a small table."""
         r = self.record
         data, test, recipe = r["data"], r["test"], r["recipe"]
@@ -122,7 +122,7 @@ class Card:
             rows["Notes"] = r["notes"]
         if self.path is None:
             rows["File"] = "not written: this is a quick run" if is_quick() else "none"
-        return Facts(rows, f"Run card of {r['name']}")
+        return Table.of_facts(rows, f"Run card of {r['name']}")
 
     def __repr__(self) -> str:
         return repr(self.table())

@@ -10,14 +10,16 @@ import hashlib
 import os
 import platform
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 _WORDS = {
     "float32": torch.float32,
@@ -229,6 +231,18 @@ def in_threads(work: Callable[[Any], None], parts: Sequence, threads: int) -> No
                 raise
     finally:
         torch.set_num_threads(before)  # threads that come later take the last word
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[nn.Module]:
+    """Put a network in evaluation mode, and each of its modules back afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield network
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def seed_everything(seed: int) -> None:

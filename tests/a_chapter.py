@@ -4,8 +4,18 @@ import json
 from pathlib import Path
 
 from nbs_utils.authoring.book import PARTS, Book
-from nbs_utils.authoring.notebook import Chapter, code_sha256, find_chapter
+from nbs_utils.authoring.export import exported_cells, module_sha256, module_text
+from nbs_utils.authoring.hashing import code_sha256, outputs_sha256
+from nbs_utils.authoring.notebook import (
+    AuthoringError,
+    Chapter,
+    chapter_name,
+    chapter_paths,
+    find_chapter,
+    load_chapters,
+)
 from nbs_utils.authoring.rules_structure import SETUP
+from nbs_utils.authoring.whole_book import badge_table
 
 NETWORK = """\
 from torch import nn
@@ -117,6 +127,7 @@ def make_book(
                 "zoo": "tiny",
                 "kind": "model",
                 "code_sha256": code_sha256(made),
+                "outputs_sha256": outputs_sha256(made),
                 "recorded": {
                     "tier": "cpu",
                     "device": "CPU, 2 cores",
@@ -132,7 +143,36 @@ def make_book(
     path = root / "chapters" / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     (root / "nbs_utils" / "zoo").mkdir(parents=True, exist_ok=True)
-    (root / "book").mkdir(exist_ok=True)
-    (root / "book" / "references.bib").write_text("@article{author2020tiny,\n}\n")
+    raw["metadata"]["nbs"] |= zoo_hash(Chapter(path, name, raw))
     path.write_text(json.dumps(raw, indent=1), encoding="utf-8")
+    write_book(root)
     return find_chapter(name, root), Book.load(root)
+
+
+def zoo_hash(chapter: Chapter) -> dict:
+    """Return the hash of the module that a chapter was recorded with: its own."""
+    try:
+        text = module_text(chapter) if exported_cells(chapter) else ""
+    except AuthoringError:  # a test of what cannot be exported
+        text = ""
+    return {"zoo_sha256": {chapter.nbs["zoo"]: module_sha256(text)}} if text else {}
+
+
+def write_book(root: Path) -> None:
+    """Write the files around the chapters: contents, family tree, works, README."""
+    (root / "book").mkdir(exist_ok=True)
+    names = [chapter_name(path, root) for path in chapter_paths(root)]
+    toc = ["format: jb-book", f"root: chapters/{names[0]}", "parts:"]
+    toc += ["  - caption: Classics", "    chapters:"]
+    toc += [f"      - file: chapters/{name}" for name in names]
+    (root / "_toc.yml").write_text("\n".join(toc) + "\n")
+    family = ["columns: [Classics]", "networks:", "  Old: [1990, Classics, []]"]
+    for number, name in enumerate(names):
+        family.append(f"  Tiny {number}: [2020, Classics, [Old], {name}]")
+    (root / "book" / "family.yml").write_text("\n".join(family) + "\n")
+    (root / "book" / "references.bib").write_text(
+        "@article{author2020tiny,\n  author = {Author, Ada},\n  year = {2020}\n}\n"
+    )
+    repository = "https://github.com/__owner__/__repo__"
+    table = badge_table(load_chapters(root), root, repository)
+    (root / "README.md").write_text(f"# Book\n\n{table}\n")

@@ -1,13 +1,14 @@
-"""Export and recording, each tried on a chapter of its own."""
+"""Export, and chapters as files, each tried on a chapter of its own."""
 
 import json
 import stat
 
 import pytest
-from a_chapter import cells, code, make_book, markdown, stream
+from a_chapter import cells, code, make_book, markdown, shown, stream
 
-from nbs_utils.authoring import export, notebook, record, rules_outputs
-from nbs_utils.authoring.notebook import AuthoringError, code_sha256, find_chapter
+from nbs_utils.authoring import export, exported_code, notebook
+from nbs_utils.authoring.hashing import code_sha256, outputs_sha256
+from nbs_utils.authoring.notebook import AuthoringError, find_chapter
 
 needs_ruff = pytest.mark.skipif(
     export.ruff_command() is None, reason="ruff is not installed: pip install ruff"
@@ -104,6 +105,107 @@ def test_export_needs_a_proper_name_for_the_module(tmp_path, name):
         export.zoo_path(chapter, tmp_path)
 
 
+# ---- Imports and names of exported cells
+
+
+@needs_ruff
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        ("import math; HALF = math.pi", ["import math\n", "HALF = math.pi\n"]),
+        ("HALF = 0.5; import math\nP = math.pi", ["import math\n", "HALF = 0.5\n"]),
+        (
+            "import math; import copy; HALF = copy.copy(math.pi)",
+            ["import copy\nimport math\n", "HALF = copy.copy(math.pi)\n"],
+        ),
+        (
+            "from math import (\n    pi,  # the number\n    tau,\n)\nBOTH = pi, tau",
+            ["from math import pi, tau\n", "BOTH = pi, tau\n"],
+        ),
+        (
+            "import torch.nn.functional as F  # short\n\n\ndef f(x):\n    return F.relu(x)",
+            ["import torch.nn.functional as F\n", "return F.relu(x)\n"],
+        ),
+        (
+            "import os.path as p; from math import pi as π; NAME = p.sep * int(π)",
+            [
+                "import os.path as p\nfrom math import pi as π\n",
+                "NAME = p.sep * int(π)",
+            ],
+        ),
+        (
+            "from __future__ import annotations\nimport math\nP = math.pi",
+            ["\n\nfrom __future__ import annotations\n\nimport math\n"],
+        ),
+        (
+            "def f():\n    import math\n\n    return math.pi",
+            ["def f():\n    import math\n"],
+        ),
+    ],
+)
+def test_export_keeps_everything_that_stands_beside_an_import(tmp_path, source, kept):
+    text = exported(tmp_path, source)
+    for part in kept:
+        assert part in text
+    compile(text, "zoo.py", "exec")
+    assert text.count("import math") <= 1
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("from torchvision import models", "what a chapter compares its network with"),
+        ("def f():\n    import pandas", "imports 'pandas'"),
+        ("from torch.nn import *", "imports everything from 'torch.nn'"),
+    ],
+)
+def test_export_says_why_an_import_may_not_be(tmp_path, source, said):
+    with pytest.raises(AuthoringError, match=said):
+        exported(tmp_path, source)
+
+
+def undefined(tmp_path, *sources: str) -> list[str]:
+    made = [code(s, tags=("export",)) for s in sources]
+    chapter, _ = make_book(tmp_path, made)
+    return [said.split("'")[1] for _, said in export.faults(chapter, tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(a, *b, c=len, **d):\n    e = [x for x in b]\n    return a, c, d, e",
+        "try:\n    import torch\nexcept ImportError as e:\n    raise e\nx = torch.e",
+        "class A:\n    def g(self) -> 'A':\n        return self.g()\n\n\nx: A = A()",
+        "def f(v):\n    match v:\n        case [first, *rest]:\n            return first, rest",
+        "if True:\n    HALF = 1\nprintable = lambda v: (w := v) + HALF + w",
+    ],
+)
+def test_names_that_are_bound_somewhere_are_not_called_missing(tmp_path, source):
+    assert undefined(tmp_path, source) == []
+
+
+def test_names_of_later_exported_cells_are_known(tmp_path):
+    assert undefined(tmp_path, "def f():\n    return LATER + NEVER", "LATER = 1") == [
+        "NEVER"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ('register(A, {"a": {}, "b": {}}, image_size=32)', ["a", "b"]),
+        ("register(A, dict(a={}, b={}))", ["a", "b"]),
+        ('X = {"a": {}}\nY = X | {"b": {}}\nregister(A, Y)', ["a", "b"]),
+        ('X = {"a": {}}\nregister(A, variants={**X, "b": {}})', ["a", "b"]),
+        ("register(A, make())", []),  # not written out: the register itself refuses
+        ("X = X | X\nregister(A, X)", []),
+    ],
+)
+def test_the_names_of_networks_are_read_from_the_register(source, names):
+    tree = exported_code.parse(source, "here")
+    assert exported_code.registered_names([tree]) == names
+
+
 # ---- Finding and writing chapters
 
 
@@ -137,6 +239,46 @@ def test_the_hash_follows_code_and_order_but_not_prose_or_set_up():
     assert code_sha256(made) != before
 
 
+@pytest.mark.parametrize(
+    ("code_before", "code_after", "same"),
+    [
+        ("x = 1  # one", "x=1", True),
+        ("f(a, b)", "f(\n    a,\n    b,\n)", True),
+        ("x = 'a'", 'x = "a"', True),
+        ('def f():\n    """Old."""\n    return 1', "def f():\n    return 1", True),
+        ('def f():\n    """Old."""', 'def f():\n    """New."""', True),
+        ("x = 1_000", "x = 1000", True),
+        ("%matplotlib inline", "%matplotlib  svg", False),
+        ("x", "x;", False),  # shows nothing
+        ("x = 1", "x = 1.0", False),
+        ('"""Shown."""', '"""Shown again."""', False),
+        ("f(a, b)", "f(b, a)", False),
+    ],
+)
+def test_the_hash_is_that_of_the_meaning(code_before, code_after, same):
+    one, other = code_sha256([code(code_before)]), code_sha256([code(code_after)])
+    assert (one == other) is same
+
+
+def test_the_hash_does_not_depend_on_the_version_of_python():
+    """Trees of Python 3.10 and later differ in fields that are empty in this code."""
+    source = (
+        "@d\ndef f(x: int = 1, /, *, y=2) -> int:\n    return f'{x!r:>{y}}' + g[1:]"
+    )
+    assert code_sha256([code(source)]) == (
+        "e3f2a4e56cd9400465eb5c96513836f85a9a0b2770844bd825d3f7491466326f"
+    )
+
+
+def test_the_hash_of_outputs_ignores_how_texts_are_stored():
+    one = code("1", stream("a\nb\n"), shown(text_plain="3"))
+    other = json.loads(json.dumps(one))
+    other["outputs"][0]["text"] = ["a\n", "b\n"]
+    assert outputs_sha256([one]) == outputs_sha256([other])
+    other["outputs"][0]["text"] = ["a\n", "c\n"]
+    assert outputs_sha256([one]) != outputs_sha256([other])
+
+
 def test_writing_is_all_or_nothing_and_keeps_the_mode(tmp_path, monkeypatch):
     path = tmp_path / "file"
     notebook.write_atomically(path, "one")
@@ -161,128 +303,3 @@ def test_the_root_of_the_book_is_found_from_any_folder_in_it(tmp_path, monkeypat
     monkeypatch.setattr(notebook, "__file__", str(installed))
     with pytest.raises(AuthoringError, match="clone of the book's repository"):
         notebook.repository_root(tmp_path.parent)
-
-
-# ---- Recording
-
-RUN = """\
-import json
-import os
-import sys
-from pathlib import Path
-
-print("noise", file=sys.stderr)
-print(Path.cwd().name, os.environ.get("NBS_QUICK"))
-card = Path(os.environ["NBS_CARDS"]) / "tiny.json"
-_ = card.write_text(json.dumps({"top1": 0.5}))
-"""
-
-
-def recorded(tmp_path, *sources: str, quick: bool = False) -> tuple[dict, list[str]]:
-    made = [markdown("# Tiny (2020)"), *(code(s) for s in sources)]
-    chapter, _ = make_book(tmp_path, made)
-    lines: list[str] = []
-    record.record("tiny", tmp_path, quick=quick, say=lines.append)
-    return json.loads(chapter.path.read_text()), lines
-
-
-def test_record_stores_one_clean_run_and_says_where_it_was_made(tmp_path):
-    raw, lines = recorded(tmp_path, RUN, "print(1)\nprint(2)", '"a\\nb"')
-    one, two, three = raw["cells"][1:]
-    assert [cell["execution_count"] for cell in (one, two, three)] == [1, 2, 3]
-    assert one["outputs"] == [
-        {"name": "stdout", "output_type": "stream", "text": ["old None\n"]}
-    ]
-    assert two["outputs"][0]["text"] == ["1\n", "2\n"]  # one stream, not two
-    assert three["outputs"][0]["data"] == {"text/plain": ["'a\\nb'"]}
-    assert "noise" in "".join(lines)  # dropped, but not in silence
-    nbs = raw["metadata"]["nbs"]
-    assert nbs["code_sha256"] == code_sha256(raw["cells"])
-    assert nbs["recorded"]["tier"] in ("cpu", "gpu")
-    assert nbs["recorded"]["seconds"] > 0
-    assert set(nbs["recorded"]) == {"tier", "device", "date", "seconds", "versions"}
-    assert raw["metadata"]["language_info"] == {"name": "python"}
-    assert all("execution" not in cell["metadata"] for cell in raw["cells"])
-    assert json.loads((tmp_path / "results" / "tiny.json").read_text())["top1"] == 0.5
-
-
-def test_a_cell_that_fails_leaves_notebook_and_cards_untouched(tmp_path):
-    made = [markdown("# Tiny (2020)"), code(RUN), code("1 / 0"), code("print(3)")]
-    chapter, _ = make_book(tmp_path, made)
-    before = chapter.path.read_bytes()
-    with pytest.raises(AuthoringError, match="nothing was written") as caught:
-        record.record("tiny", tmp_path, say=lambda line: None)
-    assert "ZeroDivisionError" in str(caught.value)
-    assert "\x1b" not in str(caught.value)
-    assert chapter.path.read_bytes() == before
-    assert not (tmp_path / "results").exists()
-
-
-def test_a_kernel_that_dies_is_reported_in_a_sentence(tmp_path):
-    with pytest.raises(AuthoringError, match="old/tiny: the kernel died"):
-        recorded(tmp_path, "import os\n\nos._exit(1)")
-
-
-def test_a_cell_that_takes_too_long_is_reported(tmp_path):
-    make_book(tmp_path, [code("while True:\n    pass")])
-    with pytest.raises(AuthoringError, match="timed out"):
-        record.record("tiny", tmp_path, timeout=1, say=lambda line: None)
-
-
-def test_a_quick_run_writes_nothing(tmp_path):
-    made = [markdown("# Tiny (2020)"), code("assert __import__('os')\n" + RUN)]
-    chapter, _ = make_book(tmp_path, made)
-    before = chapter.path.read_bytes()
-    done = record.record("tiny", tmp_path, quick=True, say=lambda line: None)
-    texts = [text for _, text in rules_outputs.texts(done.cells[1])]
-    assert "old 1\n" in texts
-    assert chapter.path.read_bytes() == before
-    assert not (tmp_path / "results").exists()
-
-
-@needs_ruff
-def test_code_that_the_formatter_would_change_is_not_recorded(tmp_path):
-    with pytest.raises(AuthoringError, match="is not formatted"):
-        recorded(tmp_path, "x=1")
-
-
-@pytest.fixture
-def no_kernel(monkeypatch):
-    """Replace the run by one that edits the chapter while it lasts."""
-
-    def prepare(edit):
-        def execute(chapter, *_):
-            done = json.loads(json.dumps(chapter.raw))
-            for cell in done["cells"]:
-                if cell["cell_type"] == "code":
-                    cell["outputs"] = [stream("new\n")]
-            raw = json.loads(chapter.path.read_text())
-            edit(raw["cells"])
-            chapter.path.write_text(json.dumps(raw))
-            return done
-
-        monkeypatch.setattr(record, "_execute", execute)
-
-    return prepare
-
-
-def test_prose_that_was_edited_during_the_run_is_kept(tmp_path, no_kernel):
-    def edit(made):
-        made[0]["source"] = "# Tiny (2020)\n\nBetter words."
-        made.append(markdown("One more."))
-
-    no_kernel(edit)
-    raw, _ = recorded(tmp_path, "print(1)")
-    assert "".join(raw["cells"][0]["source"]).endswith("Better words.")
-    assert raw["cells"][1]["outputs"][0]["text"] == ["new\n"]
-    assert len(raw["cells"]) == 3
-
-
-def test_code_that_was_edited_during_the_run_is_not_overwritten(tmp_path, no_kernel):
-    no_kernel(lambda made: made[1].update(source="print(2)"))
-    with pytest.raises(AuthoringError, match="edited while it ran.*is kept in runs/"):
-        recorded(tmp_path, "print(1)")
-    chapter = find_chapter("tiny", tmp_path)
-    assert notebook.source(chapter.cells[1]) == "print(2)"
-    kept = tmp_path / "runs" / "recorded" / "old-tiny.ipynb"
-    assert "print(1)" in kept.read_text()

@@ -13,6 +13,7 @@ from torch import nn
 
 from nbs_utils.cli import commands
 from nbs_utils.cli import main as cli
+from nbs_utils.data import DataNotFound
 from nbs_utils.zoo import register, registry
 
 
@@ -245,10 +246,10 @@ BAD = {
     "wrong data": ((*TRAIN, "--model", "fixed"), "cannot take images of 32 x 32 px"),
     "classes": (("summary", "small", "--num-classes", "0"), "num_classes is 0"),
     "list": (("list", "smal"), "Did you mean small"),
-    "checkpoint": (("evaluate", "--checkpoint", "none"), "does not say which model"),
+    "checkpoint": (("evaluate", "--checkpoint", "."), "does not say which model"),
     "no checkpoint": (
-        (*("evaluate", "--checkpoint", "none"), "--model", "small", "--data", "digits"),
-        "There is no checkpoint at none",
+        ("evaluate", "--checkpoint", "runs/nowhere"),
+        "There is nothing at runs/nowhere; give the folder of a run of `nbs train`",
     ),
     "empty folder": (
         (*("evaluate", "--checkpoint", "."), "--model", "small", "--data", "digits"),
@@ -294,6 +295,54 @@ def test_checkpoints_that_are_damaged_or_of_another_network_are_refused(nbs, pla
     (place / "run" / "request.json").write_text("{")
     status, _, err = nbs("evaluate", "--checkpoint", "run")
     assert (status, "request.json is damaged" in err) == (2, True)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Note which shards would be read, in the place of reading them."""
+    patterns = []
+
+    def note(pattern, _):
+        patterns.append(pattern)
+        raise DataNotFound("None are read in this test.")
+
+    monkeypatch.setattr("nbs_utils.data.shards.unpack_shards", note)
+    return patterns
+
+
+@pytest.mark.parametrize(
+    "shards",
+    [
+        "pipe:touch escaped",
+        "a.tar | pipe:touch escaped",
+        "https://host/a.tar'; touch escaped; '",
+        "list.yaml",
+        "-",
+    ],
+)
+def test_a_foreign_run_executes_nothing(nbs, place, asked, shards):
+    """Its request is replayed, but shards out of a shell only if they are typed."""
+    folder = place / "foreign"
+    folder.mkdir()
+    (folder / "final.pt").write_bytes(b"")
+    request = {"model": "small", "data": f"webdataset:{shards}"}
+    (folder / "request.json").write_text(json.dumps(request))
+    status, out, err = nbs("evaluate", "--checkpoint", "foreign")
+    assert (status, out) == (2, "")
+    assert "if you trust it, name it yourself with --data." in err
+    assert asked == []
+
+    nbs("evaluate", "--checkpoint", "foreign", "--data", request["data"])
+    assert asked == [shards]
+
+
+def test_a_run_on_shards_of_this_machine_is_replayed(nbs, place, asked):
+    (place / "request.json").write_text(
+        json.dumps({"model": "small", "data": "webdataset:a-{0..2}.tar | b.tgz"})
+    )
+    (place / "final.pt").write_bytes(b"")
+    nbs("evaluate", "--checkpoint", ".")
+    assert asked == ["a-{0..2}.tar | b.tgz"]
 
 
 def test_a_folder_keeps_the_run_that_it_holds(nbs, place):

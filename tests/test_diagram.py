@@ -10,7 +10,7 @@ from torch import nn
 from nbs_utils.figures.diagram import _drawn, network_svg, outline
 from nbs_utils.figures.shapes import shapes_svg, stages
 from nbs_utils.figures.structure import Arcs, Parallel, build
-from nbs_utils.figures.tracing import trace
+from nbs_utils.figures.tracing import graph_of
 
 
 def words(network: nn.Module, size, depth="auto") -> str:
@@ -84,7 +84,7 @@ def test_branches_of_inception_stand_side_by_side():
     from torchvision.models.googlenet import Inception
 
     block = Inception(192, 64, 96, 128, 16, 32, 32)
-    series = build(trace(block, (192, 28, 28)), 1)
+    series = build(graph_of(block, (192, 28, 28)), 1)
     (part,) = series.items
     assert isinstance(part, Parallel)
     assert part.join.node.words.kind == "cat"
@@ -110,7 +110,7 @@ def test_densely_connected_layers_keep_all_their_connections():
                 found.append(layer(torch.cat(found, 1)))
             return torch.cat(found, 1)
 
-    series = build(trace(Dense(), (4, 5, 5)), 1)
+    series = build(graph_of(Dense(), (4, 5, 5)), 1)
     (part,) = series.items
     assert isinstance(part, Arcs)
     labels = [box.node.words.label for box in part.boxes]
@@ -198,7 +198,7 @@ def test_the_drawing_fits_a_phone_and_both_themes(depth):
 
 
 def test_bad_input_is_told_what_to_do():
-    with pytest.raises(ValueError, match=r"Residual cannot take an input of 3 × 6 × 6"):
+    with pytest.raises(ValueError, match=r"Residual cannot take an input of 3 x 6 x 6"):
         network_svg(Residual(), (3, 6, 6))
     with pytest.raises(ValueError, match="depth is 0; it must be a positive number"):
         network_svg(Residual(), (8, 6, 6), 0)
@@ -214,7 +214,7 @@ def test_operations_of_one_level_are_words():
             x = torch.relu(x + self.places)
             return x * torch.sigmoid(x.mean(1, keepdim=True))
 
-    series = build(trace(Gate(), (3, 4)), 1)
+    series = build(graph_of(Gate(), (3, 4)), 1)
     assert outline(series) == (
         "+ places to 3 × 4; ReLU to 3 × 4; branches (global average pool to 1 × 4; "
         "sigmoid to 1 × 4 | skip), joined by product to 3 × 4"

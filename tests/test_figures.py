@@ -263,6 +263,67 @@ def test_grad_cam_on_tokens_leaves_the_class_token_out():
     assert torch.allclose(found[0], IMAGE[0, 0].relu())  # alpha = 4 / 4
 
 
+class ChannelsLast(nn.Module):
+    """The same network as `tiny_network`, or with its maps' channels last."""
+
+    def __init__(self, last: bool):
+        super().__init__()
+        self.net, self.last, self.maps = tiny_network(), last, nn.Identity()
+
+    def forward(self, x):
+        x = self.net[1](self.net[0](x))
+        if self.last:
+            x = self.maps(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        else:
+            x = self.maps(x)
+        return self.net[2:](x)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 5), (3, 2)])  # 2 channels: all alike
+def test_maps_with_channels_last_give_the_same(size):
+    x = torch.randn(3, 1, *size, generator=torch.Generator().manual_seed(0))
+    first, last = ChannelsLast(False), ChannelsLast(True)
+    wanted = figures.grad_cam(first, "maps", x, 0)
+    assert wanted.shape == (3, *size)
+    assert torch.equal(figures.grad_cam(last, "maps", x, 0), wanted)
+    dead = torch.full((1, 1, *size), -1.0)  # map 0 is dead, map 1 is not
+    for network in (first, last):
+        table = figures.activation_statistics(network, dead, ["maps"])
+        assert table["dead"].tolist() == [0.5]
+
+
+def test_grad_cam_and_statistics_of_swin_have_its_positions():
+    from torchvision.models import SwinTransformer
+
+    network = SwinTransformer([4, 4], 12, [2, 2], [2, 2], [4, 4], num_classes=3)
+    x = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    assert figures.grad_cam(network, "features.1", x).shape == (2, 16, 8)
+    assert figures.grad_cam(network, "features.3", x).shape == (2, 8, 4)
+    maps = figures.activations(network, x, ["features.3"])["features.3"]
+    units = (maps.amax((0, 1, 2)) <= 0).float().mean().item()  # of 24 channels
+    table = figures.activation_statistics(network, x, ["features.3"])
+    assert table["dead"].item() == pytest.approx(units)
+
+
+def test_tokens_of_an_image_that_is_not_square():
+    class Tokens(nn.Module):
+        """Patches of 1 x 1 after a class token and a register."""
+
+        def __init__(self):
+            super().__init__()
+            self.tokens = nn.Identity()
+
+        def forward(self, x):
+            tokens = x.flatten(2).transpose(1, 2)
+            tokens = self.tokens(torch.cat([9 * tokens[:, :2], tokens], 1))
+            mean = tokens[:, 2:].mean(1)
+            return torch.cat([mean, -mean], 1)
+
+    x = torch.arange(1.0, 33.0).view(1, 1, 8, 4)
+    found = figures.grad_cam(Tokens(), "tokens", x, 0)
+    assert torch.allclose(found[0] / found[0, 0, 0], x[0, 0])
+
+
 def test_layers_are_found_by_name_or_named_in_the_complaint():
     network = tiny_network()
     with pytest.raises(ValueError, match="no layer 'layer4'"):

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 from torchvision.ops import DeformConv2d
 
-from nbs_utils.counting.operations import (
+from nbs_utils.counting import (
     count_macs,
     count_parameters,
     on_meta,
@@ -20,6 +20,7 @@ from nbs_utils.counting.operations import (
     throughput,
     trace,
 )
+from nbs_utils.counting.shapes import map_layouts
 from nbs_utils.tables import Table
 
 
@@ -169,6 +170,42 @@ def test_trace_notes_calls_in_order_with_shapes():
     assert calls[0].macs == calls[1].macs == {"convolution": 4 * 36 * 27}
 
 
+@pytest.mark.parametrize("written", ["einsum", "matmul", "linear", "batched"])
+def test_a_product_with_a_weight_is_linear_however_it_is_written(written):
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(6, 4))
+
+        def forward(self, x):  # (B, 5, 4)
+            weight = self.weight * 2  # still the same for every image
+            if written == "einsum":
+                x = torch.einsum("bnc,dc->bnd", x, weight)
+            elif written == "matmul":
+                x = x @ weight.T
+            elif written == "linear":
+                x = F.linear(x, weight)
+            else:
+                x = torch.bmm(x, weight.T[None].expand(len(x), -1, -1))
+            return torch.einsum("bnd,bmd->bnm", x, x)
+
+    assert count_macs(Mixed(), (5, 4), by_kind=True) == {
+        "convolution": 0,
+        "linear": 5 * 6 * 4,
+        "products": 5 * 5 * 6,
+    }
+
+
+def test_what_is_written_into_a_constant_is_an_activation():
+    class Buffered(nn.Module):
+        def forward(self, x):
+            y = torch.zeros(x.shape, device=x.device)
+            y[:, :2] = x[:, :2]
+            return y @ x.transpose(1, 2)
+
+    assert count_macs(Buffered(), (5, 4), by_kind=True)["products"] == 5 * 5 * 4
+
+
 # --- the stage table ------------------------------------------------------------
 
 
@@ -225,6 +262,27 @@ def test_stage_table_shows_loose_parameters_unused_modules_and_lists():
     assert whole.loc["body", "output shape"] == "5 x 6"
 
 
+def test_auxiliary_heads_that_evaluation_does_not_use_add_nothing():
+    with torch.device("meta"):
+        network = models.googlenet(init_weights=False, aux_logits=True)
+        without = models.googlenet(init_weights=False, aux_logits=False)
+    table = stage_table(network).set_index("stage")
+    assert count_parameters(network) == 13_004_888
+    assert table.loc["total", "parameters"] == count_parameters(without) == 6_624_904
+    assert table.loc["aux1", "output shape"] == "not used"
+    assert table.loc["aux1", "parameters"] == table.loc["aux1", "MACs"] == 0
+    same = stage_table(without).set_index("stage")
+    assert table.drop(["aux1", "aux2"]).equals(same)
+
+
+def test_parameters_that_are_read_without_a_call_are_used():
+    network = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    table = stage_table(network, (5, 8), depth=2).set_index("stage")
+    assert table.loc["self_attn.out_proj", "parameters"] == 72  # never called
+    assert table.loc["self_attn.out_proj", "output shape"] == ""
+    assert table.loc["total", "parameters"] == count_parameters(network)
+
+
 def test_tables_group_digits_but_keep_the_numbers():
     table = Table(
         [("a", 714188480, 0.12345678), ("<b>", 7, float("nan"))],
@@ -238,6 +296,30 @@ def test_tables_group_digits_but_keep_the_numbers():
     assert "nan" not in html
     assert table["MACs"].sum() == 714188487
     assert isinstance(table[["name", "MACs"]], Table)
+
+
+def test_tables_show_an_index_that_says_something():
+    table = Table({"network": ["a", "b", "a"], "MACs": [1000, 2000, 3000]})
+    assert repr(table).splitlines()[0] == "network   MACs"
+    assert repr(table[table["MACs"] > 1500]).splitlines() == [
+        "network   MACs",
+        "b        2,000",
+        "a        3,000",
+    ]
+    named = table.set_index("network")
+    assert repr(named) == repr(table)
+    assert '<th scope="row" style="text-align: left">b</th>' in named._repr_html_()
+    grouped = Table(table.groupby("network").agg({"MACs": ["mean", "max"]}))
+    assert repr(grouped).splitlines() == [
+        "network  MACs, mean  MACs, max",
+        "a             2,000      3,000",
+        "b             2,000      2,000",
+    ]
+    words = Table({"MACs": [1, 2]}, index=["x", "y"])
+    assert repr(words).splitlines()[1] == "x     1"
+    assert "<thead>\n<tr>\n<td></td>\n<th" in words._repr_html_()  # no empty header
+    two = table.set_index(["network", "MACs"]).assign(top1=0.5)
+    assert repr(two).splitlines()[0] == "network   MACs  top1"
 
 
 # --- receptive fields -----------------------------------------------------------
@@ -302,6 +384,113 @@ def test_receptive_field_of_resnet18():
         receptive_field(network, layer="layer9")
     with pytest.raises(ValueError, match="no map"):
         receptive_field(network, (3, 64, 64), layer="fc")
+
+
+class Gate(nn.Module):
+    """Two convolutions and squeeze-and-excitation, whose gate dies with these weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(2, 2, 1), nn.Hardsigmoid()
+        )
+        self.after = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.after(x * self.gate(x))
+
+
+def test_a_gate_lets_every_position_see_everything():
+    network = Gate()
+    before = receptive_field(network, (2, 20, 12), "conv")
+    assert before.size == (3, 3)
+    after = receptive_field(network, (2, 20, 12), "after")
+    assert after.size == (20, 12)
+    assert after.clipped
+    assert after.jump is None
+
+
+class LocalGate(nn.Module):
+    """x * sigmoid(conv(x)): a gate that sees 3 x 3 pixels more."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        return x * self.conv(x).sigmoid()
+
+
+def test_two_hundred_gates_neither_vanish_nor_overflow():
+    field = receptive_field(
+        nn.Sequential(*[LocalGate() for _ in range(200)]), (1, 9, 500)
+    )
+    assert field.size == (9, 401)
+    assert field.box[1:4:2] == (249 - 200, 249 + 200)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v3_large"])
+def test_receptive_fields_of_networks_with_gates(name):
+    network = models.get_model(name, weights=None)
+    stem = receptive_field(network, (3, 96, 96), "features.0")
+    assert (stem.size, stem.jump) == ((3, 3), (2, 2))
+    assert receptive_field(network, (3, 96, 96)).size == (96, 96)
+    if name == "mobilenet_v3_large":  # the first gate is in features.4
+        # stem 3/2; 3; 3/2; 3
+        expected = receptive_field_formula([(3, 2), (3, 1), (3, 2), (3, 1)])
+        field = receptive_field(network, (3, 96, 96), "features.3")
+        assert field.size[0] == expected["size"].iloc[-1]
+
+
+def test_receptive_field_of_a_map_with_channels_last():
+    network = models.swin_t()
+    # one position of the patches' map is 4 pixels; a window has 7 x 7 positions
+    field = receptive_field(network, layer="features.1.0", position=(8, 27))
+    assert field.size == (28, 28)
+    assert field.box == (28, 84, 55, 111)
+    # shifted windows begin at 4, 11, 18, 25: row 8 is in 4 to 10, so in two of before
+    field = receptive_field(network, layer="features.1.1", position=(8, 27))
+    assert field.box == (0, 84, 55, 139)
+    # the last shifted window is rolled together of both edges, and masked
+    corner = receptive_field(network, layer="features.1.1", position=(55, 0))
+    assert corner.box == (196, 0, 223, 27)
+    field = receptive_field(network, (3, 112, 224), "features.1.0", position=(20, 50))
+    assert field.box == (56, 196, 83, 223)
+    asked = receptive_field(network, layer="features.1.0", layout="nhwc")
+    assert asked == receptive_field(network, layer="features.1.0")
+    with pytest.raises(ValueError, match="layout is 'last'"):
+        receptive_field(network, layout="last")
+
+
+def test_layouts_are_found_by_what_grows_with_the_image():
+    class Both(nn.Module):
+        """Maps of 8 channels and 8 x 8 positions, and attention between 64 tokens."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 1), nn.Linear(8, 8)
+            self.scores = nn.Identity()
+
+        def forward(self, x):
+            x = self.last(self.first(x).permute(0, 2, 3, 1))
+            tokens = x.flatten(1, 2)
+            return self.scores((tokens @ tokens.transpose(1, 2))[:, None])
+
+    names = ["first", "last", "scores"]
+    found = map_layouts(Both(), (3, 8, 8), names)
+    assert found == {"first": "nchw", "last": "nhwc"}
+
+    class Fixed(Both):
+        """One that takes a single size: lengths decide."""
+
+        def forward(self, x):
+            if x.shape[2:] != (8, 6):
+                raise ValueError("only 8 x 6")
+            return super().forward(x)
+
+    assert map_layouts(Fixed(), (3, 8, 6), names[:2]) == found
 
 
 # --- speed and memory -----------------------------------------------------------

@@ -6,13 +6,11 @@ import json
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import repository
 import yaml
-from packaging.requirements import Requirement
+from package_metadata import read_metadata, read_requirements, required
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -23,45 +21,7 @@ EXTRAS = ("book", "test", "reference")
 
 @pytest.fixture(scope="module")
 def metadata(tmp_path_factory) -> list[str]:
-    """What the package itself asks for, as pip reads it from a fresh clone."""
-    clone = tmp_path_factory.mktemp("clone")
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, clone)
-    shutil.copytree(ROOT / "requirements", clone / "requirements")
-    (clone / "nbs_utils").mkdir()
-    (clone / "nbs_utils" / "__init__.py").touch()
-    code = (
-        "from setuptools.build_meta import prepare_metadata_for_build_wheel as write\n"
-        "print(write('.'))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=clone,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    folder = clone / done.stdout.strip().splitlines()[-1]
-    return (folder / "METADATA").read_text(encoding="utf-8").splitlines()
-
-
-def required(metadata: list[str], extras: tuple[str, ...]) -> list[Requirement]:
-    """Return what an installation with these extras asks for."""
-    lines = [line.partition(": ")[2] for line in metadata if "Requires-Dist" in line]
-    asked = [Requirement(line) for line in lines]
-    return [
-        one
-        for one in asked
-        if one.marker is None
-        or any(one.marker.evaluate({"extra": extra}) for extra in extras)
-    ]
-
-
-def read_requirements(path: Path) -> list[Requirement]:
-    """Return the requirements of a file, comments left out."""
-    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
-    return [Requirement(line) for line in lines if line]
+    return read_metadata(tmp_path_factory.mktemp("clone"))
 
 
 def constraints() -> dict[str, Version]:
@@ -290,7 +250,7 @@ class TestAddress:
             text = (copy / name).read_text(encoding="utf-8")
             assert old.slug not in text, name
             if name.suffix == ".ipynb":
-                from nbs_utils.authoring.notebook import code_sha256
+                from nbs_utils.authoring.hashing import code_sha256
 
                 cells = json.loads(text)["cells"]
                 original = json.loads(before[name])["cells"]

@@ -184,5 +184,14 @@ def test_glance_counts_and_escapes():
     assert "a &lt; b" in text
     assert '<a href="https://example.org/?a=1&amp;b=2">Title &amp; more</a>' in text
     assert text.count('<th scope="row"') == 4
-    assert table.rows["Parameters"] == 12
-    assert table.rows["Multiply-adds at 5 × 7"] == 12 * 35
+    assert 'aria-label="At a glance"' in text
+    assert "<thead>" not in text
+    facts = dict(table.to_numpy())
+    assert facts["Parameters"] == 12
+    assert facts["Multiply-adds at 5 × 7"] == 12 * 35
+    assert repr(table).splitlines() == [
+        "Idea                    a < b",
+        "Paper                   Title & more (https://example.org/?a=1&b=2)",
+        "Parameters              12",
+        "Multiply-adds at 5 × 7  420",
+    ]

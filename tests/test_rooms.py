@@ -14,7 +14,7 @@ import nbs_utils as nbs
 PACKAGE = Path(nbs.__file__).parent
 # From the ground up; a room may use those of earlier rows, not those beside it.
 FLOORS = [
-    {"runtime", "tables", "facts"},
+    {"runtime", "tables"},
     {"zoo"},
     {"augment", "counting", "distributed", "syncnorm"},
     {"data"},
@@ -22,6 +22,7 @@ FLOORS = [
     {"training"},
     {"results"},
     {"scoring"},
+    {"experiments"},
     {"authoring"},
     {"cli"},
     {"__main__"},

@@ -130,3 +130,8 @@ def test_all_cells_of_a_notebook_share_one_kernel_although_two_workers_run(repor
 def test_only_what_must_be_the_same_is_compared(report):
     assert cells_that(report, "PASSED", "compared") == [0, 1, 2, 3, 8], report
     assert cells_that(report, "FAILED", "compared") == [4, 5, 6, 7], report
+
+
+def test_a_failed_cell_is_named_by_its_place_in_the_notebook(report):
+    """nbval counts code cells from 0; `compared` has no other cells."""
+    assert "old/compared.ipynb: nbval's Cell 7 is cell 8 (`1 / 0`)" in report

@@ -1,7 +1,9 @@
 """WebDataset shards become class folders, once. Skipped without the package."""
 
 import io
+import sys
 import tarfile
+import types
 
 import pytest
 import torch
@@ -66,7 +68,39 @@ def test_what_is_wrong_with_a_shard_is_said_and_nothing_is_left(tmp_path):
         unpack_shards("a | b | c", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "label",
+    ["../../../escaped", "/tmp/escaped", "..", ".", "", "a/b", "a\\b", "C:", "a\nb"],
+)
+def test_a_class_cannot_lead_out_of_the_folder(monkeypatch, tmp_path, label):
+    """webdataset is replaced: what it reads is what a stranger wrote."""
+    sample = {"__key__": "one", "png": b"picture", "cls": label.encode()}
+    monkeypatch.setitem(sys.modules, "webdataset", stand_in([sample]))
+    root = tmp_path / "a" / "b" / "disk"
+    root.mkdir(parents=True)
+    with pytest.raises(DataNotFound, match="a class becomes the name of a folder"):
+        unpack_shards("x.tar", root)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(root.iterdir()) == []
+
+
+def test_a_key_cannot_lead_out_of_the_folder(monkeypatch, tmp_path):
+    samples = [
+        {"__key__": key, "png": b"picture", "cls": b"7"}
+        for key in ("../../up", "C:\\up", "/tmp/up")
+    ]
+    monkeypatch.setitem(sys.modules, "webdataset", stand_in(samples))
+    folder = unpack_shards("x.tar", tmp_path / "disk")
+    names = sorted(path.name for path in (folder / "train" / "000007").iterdir())
+    assert names == [".._.._up.png", "C__up.png", "_tmp_up.png"]
+
+
+def stand_in(samples):
+    """Return a module that reads these samples from any shard."""
+    return types.SimpleNamespace(WebDataset=lambda *_, **__: iter(samples))
+
+
 def test_without_the_package_its_installation_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "webdataset", None)
+    monkeypatch.setitem(sys.modules, "webdataset", None)
     with pytest.raises(DataNotFound, match=r"pip install 'nbs-utils\[shards\]'"):
         unpack_shards("x.tar", tmp_path)

@@ -24,7 +24,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PLACEHOLDER = "https://github.com/__owner__/__repo__"
 # This file and the tests speak of addresses without meaning the repository's.
 SPARED = ("tools/", "tests/", "book/vendor/")
-TEXT = {".cfg", ".ipynb", ".json", ".md", ".py", ".toml", ".txt", ".yaml", ".yml"}
+TEXT = {
+    ".cfg",
+    ".ipynb",
+    ".json",
+    ".md",
+    ".py",
+    ".toml",
+    ".txt",
+    ".yaml",
+    ".yml",
+    ".cff",
+}
 
 
 class AddressError(ValueError):

@@ -44,12 +44,16 @@ def day(date: str) -> str:
     return f"{parsed.day} {parsed:%B %Y}"
 
 
-def recorded_line(recorded: dict | None, kind: str = "model") -> nodes.container:
+def recorded_line(
+    recorded: dict | None, kind: str = "model", text_of: dict | None = None
+) -> nodes.container:
     """Return the line as nodes.
 
     Args:
         recorded: the notebook's `nbs.recorded`; None for a chapter not yet recorded.
         kind: "model", or "foundation" where no architecture is judged.
+        text_of: the earlier recording that the text was written for (its date, device
+            and tier), until somebody has gone through the text; else None.
     """
     if recorded is None:
         return _line("draft", "Draft", "This chapter has not been recorded yet.")
@@ -66,7 +70,20 @@ def recorded_line(recorded: dict | None, kind: str = "model") -> nodes.container
         f"{recorded['device']}{'; ' + software if software else ''}."
     )
     meaning = MEANING.get(tier, "") if kind == "model" else ""
-    return _line(tier, LABELS[tier], f"{text} {meaning}".strip())
+    line = _line(tier, LABELS[tier], f"{text} {meaning}".strip())
+    if text_of:
+        line += nodes.paragraph("", earlier_text(text_of), classes=["earlier-text"])
+    return line
+
+
+def earlier_text(text_of: dict) -> str:
+    """Return the sentence for a text that was written for an earlier recording."""
+    when = f" of {day(text_of['date'])}" if text_of.get("date") else ""
+    where = f" ({text_of['device']})" if text_of.get("device") else ""
+    return (
+        f"The text was written for the recording{when}{where}: where a number in a "
+        "sentence differs from the output above it, the output is right."
+    )
 
 
 def _line(tier: str, label: str, text: str) -> nodes.container:
@@ -86,7 +103,9 @@ def add_line(app: Sphinx, doctree: nodes.document) -> None:
     if not notes or section is None:
         return
     place = 2 if isinstance(section[1], nodes.paragraph) else 1
-    line = recorded_line(notes.get("recorded"), notes.get("kind", "model"))
+    line = recorded_line(
+        notes.get("recorded"), notes.get("kind", "model"), notes.get("text_of")
+    )
     section.insert(place, line)
 
 

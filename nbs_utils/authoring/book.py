@@ -78,15 +78,28 @@ class Book:
     @cached_property
     def labels(self) -> set[str]:
         """Every name that `ref`, `numref` or `eq` can find, lower case."""
-        found = set()
+        return set(self.places)
+
+    @cached_property
+    def places(self) -> dict[str, list[tuple[str, int | None]]]:
+        """Where each label is given: label, lower case -> (chapter or page, cell)."""
+        found: dict[str, list[tuple[str, int | None]]] = {}
         for chapter in self.chapters:
-            for cell in chapter.cells:
-                if cell["cell_type"] == "markdown":
-                    found |= labels_of(source(cell))
-                found |= {name for name in [figure_of(cell).get("name")] if name}
-        for page in (self.root / "chapters").rglob("*.md"):
-            found |= labels_of(page.read_text(encoding="utf-8"))
-        return {label.lower() for label in found}
+            for label, cell in self.labels_in(chapter):
+                found.setdefault(label, []).append((chapter.name, cell))
+        for page in sorted((self.root / "chapters").rglob("*.md")):
+            name = page.relative_to(self.root).as_posix()
+            for label in labels_of(page.read_text(encoding="utf-8")):
+                found.setdefault(label.lower(), []).append((name, None))
+        return found
+
+    def labels_in(self, chapter: Chapter) -> Iterator[tuple[str, int]]:
+        """Yield (label in lower case, position of its cell) for a chapter."""
+        for index, cell in enumerate(chapter.cells):
+            if cell["cell_type"] == "markdown":
+                yield from ((name.lower(), index) for name in labels_of(source(cell)))
+            elif figure_of(cell).get("name"):
+                yield figure_of(cell)["name"].lower(), index
 
 
 def figure_of(cell: dict) -> dict:
@@ -100,9 +113,9 @@ def alt_of(cell: dict) -> str:
     return image.get("alt", "").strip()
 
 
-def labels_of(markdown: str) -> set[str]:
-    """Return the labels that a piece of MyST defines."""
-    return {name for pattern in _LABELS for name in pattern.findall(markdown)}
+def labels_of(markdown: str) -> list[str]:
+    """Return the labels that a piece of MyST defines, one twice if it is given twice."""
+    return [name for pattern in _LABELS for name in pattern.findall(markdown)]
 
 
 def prose(markdown: str) -> str:

@@ -1,8 +1,9 @@
 """The rules that every committed chapter keeps, and the command that checks them.
 
-Each rule is a function that yields what it finds. They stand in three files by what
-they look at: `rules_structure` (parts, cells, code), `rules_outputs` (what the run
-left) and `rules_text` (references and prose).
+Each rule is a function that yields what it finds. They stand in files by what they
+look at: `rules_structure` (parts, cells), `rules_code` (code and the zoo),
+`rules_outputs` (what the run left), `rules_text` (references and prose),
+`rules_numbers` (the numbers of the prose) and `rules_book` (what the chapters share).
 """
 
 from collections.abc import Callable, Iterator
@@ -10,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .book import Book
-from .notebook import Chapter, find_chapter
+from .notebook import Chapter, cell_label, find_chapter
 
 Found = tuple[int | None, str]
 Rule = Callable[[Chapter, Book], Iterator[Found]]
+Problem = tuple[str, str]  # a file of the book, what is wrong with it
+BookRule = Callable[[Book], Iterator[Problem]]
 
 RULES: dict[str, Rule] = {}
+BOOK_RULES: dict[str, BookRule] = {}
 # Found and printed, but no reason to fail: a person decides.
 ADVICE: set[str] = set()
 
@@ -26,15 +30,18 @@ class Finding:
 
     Attributes:
         rule: the rule's name.
-        chapter: the chapter's name.
+        chapter: the chapter's name, or that of another file of the book.
         cell: position of the cell in the notebook, from 0; None for the whole file.
         message: what is wrong and what to do.
+        label: what a person is told of the cell: its number, from 1 as in ruff and in
+            editors, and its first line.
     """
 
     rule: str
     chapter: str
     cell: int | None
     message: str
+    label: str = ""
 
     @property
     def is_error(self) -> bool:
@@ -42,7 +49,7 @@ class Finding:
         return self.rule not in ADVICE
 
     def __str__(self) -> str:
-        where = "" if self.cell is None else f", cell {self.cell}"
+        where = f", {self.label}" if self.label else ""
         mark = "" if self.is_error else " (advice)"
         return f"{self.chapter}{where}: {self.rule}{mark}: {self.message}"
 
@@ -59,17 +66,52 @@ def rule(name: str, *, advice: bool = False) -> Callable[[Rule], Rule]:
     return keep
 
 
+def book_rule(name: str) -> Callable[[BookRule], BookRule]:
+    """Register a rule on the book as a whole, which is asked once."""
+
+    def keep(function: BookRule) -> BookRule:
+        BOOK_RULES[name] = function
+        return function
+
+    return keep
+
+
 def all_rules() -> dict[str, Rule]:
-    """Return every rule by name."""
-    from . import rules_outputs, rules_structure, rules_text  # noqa: F401 (they register)
+    """Return every rule on a chapter by name."""
+    from . import (  # noqa: F401 (they register)
+        rules_book,
+        rules_code,
+        rules_numbers,
+        rules_outputs,
+        rules_structure,
+        rules_text,
+    )
 
     return RULES
 
 
 def findings(chapter: Chapter, book: Book, rule_name: str) -> list[Finding]:
     """Apply one rule to one chapter."""
-    found = all_rules()[rule_name](chapter, book)
-    return [Finding(rule_name, chapter.name, cell, text) for cell, text in found]
+    return [
+        Finding(
+            rule_name,
+            chapter.name,
+            cell,
+            text,
+            "" if cell is None else cell_label(chapter.cells, cell),
+        )
+        for cell, text in all_rules()[rule_name](chapter, book)
+    ]
+
+
+def book_findings(book: Book) -> list[Finding]:
+    """Apply the rules on the book as a whole."""
+    all_rules()
+    return [
+        Finding(name, file, None, text)
+        for name, asked in BOOK_RULES.items()
+        for file, text in asked(book)
+    ]
 
 
 def check_chapter(chapter: Chapter, book: Book) -> list[Finding]:
@@ -81,7 +123,9 @@ def check_chapter(chapter: Chapter, book: Book) -> list[Finding]:
 def check(
     root: Path, name: str | None = None, say: Callable[[str], None] = print
 ) -> int:
-    """Check one chapter or all and say what was found, a line each.
+    """Check one chapter or all, and the book around them; say what was found.
+
+    Every rule is asked, whatever another one found. Errors stand before advice.
 
     Returns:
         0 when every rule holds, 1 otherwise.
@@ -89,9 +133,10 @@ def check(
     book = Book.load(root)
     chapters = book.chapters if name is None else [find_chapter(name, root)]
     found = [f for chapter in chapters for f in check_chapter(chapter, book)]
-    for finding in found:
+    found += book_findings(book)
+    for finding in sorted(found, key=lambda f: not f.is_error):
         say(str(finding))
     errors = sum(finding.is_error for finding in found)
     count = f"{len(chapters)} chapter{'s' if len(chapters) != 1 else ''}"
-    say(f"{count}, {len(all_rules())} rules: {errors} to repair.")
+    say(f"{count}, {len(all_rules()) + len(BOOK_RULES)} rules: {errors} to repair.")
     return 1 if errors else 0

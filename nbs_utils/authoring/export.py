@@ -6,23 +6,27 @@ The cells tagged `export` of `chapters/residual/resnet.ipynb`, in their order, b
 
 import ast
 import difflib
+import hashlib
+import json
 import re
-import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from . import exported_code
+from .hashing import meaning
 from .notebook import (
     AuthoringError,
     Chapter,
+    cell_label,
     load_chapters,
     source,
     tags,
     write_atomically,
 )
+from .ruff import ruff_command, tidy_code
 
-# What a network may need; a zoo that imports more could not be read on its own.
-ALLOWED_IMPORTS = {"torch", "einops"} | set(sys.stdlib_module_names)
+# Modules of the zoo that no chapter writes.
+RESERVED = {"registry", "contract"}
 
 
 def exported_cells(chapter: Chapter) -> list[tuple[int, dict]]:
@@ -37,7 +41,7 @@ def zoo_path(chapter: Chapter, root: Path) -> Path:
         AuthoringError: the notebook does not say where its network goes.
     """
     name = chapter.nbs.get("zoo", "")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "registry":
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED:
         raise AuthoringError(
             f"{chapter.name}: cells are tagged `export`, but the notebook's metadata "
             f"'nbs.zoo' is {name!r}; set it to the name of a module of the zoo, in "
@@ -60,99 +64,109 @@ def module_text(chapter: Chapter) -> str:
     imports: dict[str, None] = {}  # a set that keeps its order
     bodies = []
     for position, cell in exported_cells(chapter):
-        body = _split_imports(source(cell), imports, f"{chapter.name}, cell {position}")
+        where = f"{chapter.name}, {cell_label(chapter.cells, position)}"
+        body = exported_code.split_imports(source(cell), imports, where)
         if body:
             bodies.append(body)
     first_line = (
         f"# Written by `nbs export` from chapters/{chapter.name}.ipynb; "
         "edit the chapter, not this file."
     )
-    top = "\n".join([first_line, docstring, "", *imports])
+    ordered = sorted(imports, key=lambda line: not line.startswith("from __future__"))
+    top = "\n".join([first_line, docstring, "", *ordered])
     return _format("\n\n\n".join([top, *bodies]) + "\n")
-
-
-def _split_imports(code: str, imports: dict[str, None], where: str) -> str:
-    """Return the code without its top-level imports, which go into `imports`."""
-    try:
-        tree = ast.parse(code)
-    except SyntaxError as error:
-        raise AuthoringError(
-            f"{where}: an exported cell must be plain Python without magics, but line "
-            f"{error.lineno} is not: {error.msg}."
-        ) from None
-    lines = code.splitlines()
-    for node in tree.body:
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            _check_import(node, where)
-            imports[ast.unparse(node)] = None
-            # Blank, not deleted: the line numbers of the other nodes stay true.
-            for number in range(node.lineno - 1, node.end_lineno):
-                lines[number] = ""
-        elif isinstance(node, ast.Expr) and not _is_register(node.value):
-            raise AuthoringError(
-                f"{where}: line {node.lineno} of an exported cell is an expression; "
-                "exported cells only define and register, so show results in the next "
-                "cell."
-            )
-    return "\n".join(lines).strip("\n")
-
-
-def _is_register(value: ast.expr) -> bool:
-    """Tell whether an expression is the call that puts a network into the zoo."""
-    called = getattr(value, "func", None)
-    return "register" in (getattr(called, "id", ""), getattr(called, "attr", ""))
-
-
-def _check_import(node: ast.Import | ast.ImportFrom, where: str) -> None:
-    if isinstance(node, ast.ImportFrom):
-        modules = ["." * node.level + (node.module or "")]
-    else:
-        modules = [alias.name for alias in node.names]
-    for module in modules:
-        top = module.split(".")[0]
-        if top not in ALLOWED_IMPORTS and not module.startswith("nbs_utils.zoo"):
-            raise AuthoringError(
-                f"{where}: an exported cell imports '{module}', but a network of the "
-                "zoo uses only torch, einops, the standard library and nbs_utils.zoo; "
-                "import it in a cell that is not exported."
-            )
-
-
-def ruff_command() -> list[str] | None:
-    """Return the command that starts ruff, or None where it is not installed."""
-    beside = Path(sys.executable).with_name("ruff")
-    if beside.exists():
-        return [str(beside)]
-    found = shutil.which("ruff")
-    return [found] if found else None
 
 
 def _format(code: str) -> str:
     """Sort imports and format like the rest of the repository."""
-    ruff = ruff_command()
-    if ruff is None:
-        return code
-    # --isolated: the result must not depend on the folder in which it is made.
-    common = ["--isolated", "--stdin-filename", "zoo.py", "-"]
     length = ["--config", "line-length = 88"]
-    sort = ["check", "--quiet", "--fix", "--select", "I,F401", "--exit-zero"]
     known = ["--config", 'lint.isort.known-first-party = ["nbs_utils"]']
-    for arguments in (sort + known, ["format", "--quiet"]):
-        done = subprocess.run(
-            [*ruff, *arguments, *length, *common],
-            input=code,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    sort = ["check", "--fix", "--select", "I,F401", "--exit-zero", *known]
+    for arguments in (sort, ["format"]):
+        done = tidy_code(code, *arguments, *length)
+        if done is None:
+            return code
         if done.returncode:
             raise AuthoringError(f"ruff cannot format an export: {done.stderr.strip()}")
         code = done.stdout
     return code
 
 
+def faults(chapter: Chapter, root: Path) -> Iterator[tuple[int | None, str]]:
+    """Yield (position of the cell, sentence) of what would break the chapter's module.
+
+    Names that exported cells use and no exported cell defines, and networks that
+    another chapter registers under the same name.
+
+    Raises:
+        AuthoringError: an exported cell is not plain Python.
+    """
+    trees = _trees(chapter)
+    known = set().union(*(exported_code.defined_names(tree) for _, tree in trees))
+    for position, tree in trees:
+        for name, line in exported_code.undefined_names(tree, known):
+            yield (
+                position,
+                (
+                    f"line {line} uses '{name}', which no exported cell defines"
+                    f"{_origin(chapter, name)}; the zoo could not be imported."
+                ),
+            )
+    yield from _clashes(chapter, trees, root)
+
+
+def _trees(chapter: Chapter) -> list[tuple[int, ast.Module]]:
+    return [
+        (
+            position,
+            exported_code.parse(
+                source(cell), f"{chapter.name}, {cell_label(chapter.cells, position)}"
+            ),
+        )
+        for position, cell in exported_cells(chapter)
+    ]
+
+
+def _origin(chapter: Chapter, name: str) -> str:
+    """Return where a cell that is not exported defines a name, as part of a sentence."""
+    for position, cell in chapter.code_cells():
+        if "export" in tags(cell):
+            continue
+        try:
+            tree = ast.parse(source(cell))
+        except SyntaxError:
+            continue
+        if name in exported_code.defined_names(tree):
+            label = cell_label(chapter.cells, position)
+            return f" ({label} does: tag it `export`, or move the name)"
+    return ""
+
+
+def _clashes(
+    chapter: Chapter, trees: list[tuple[int, ast.Module]], root: Path
+) -> Iterator[tuple[int | None, str]]:
+    names = exported_code.registered_names([tree for _, tree in trees])
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield None, f"the network '{name}' is registered twice."
+    for other in load_chapters(root):
+        if other.name == chapter.name:
+            continue
+        try:
+            taken = exported_code.registered_names([tree for _, tree in _trees(other)])
+        except AuthoringError:
+            continue  # its own export says so
+        for name in sorted(set(names) & set(taken)):
+            yield (
+                None,
+                (
+                    f"the network '{name}' is registered by {other.name}, too; rename one "
+                    "of them."
+                ),
+            )
+
+
 def _same_meaning(one: str, other: str) -> bool:
-    return ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
+    return meaning(one) == meaning(other)
 
 
 def difference(chapter: Chapter, root: Path) -> str:
@@ -176,6 +190,49 @@ def difference(chapter: Chapter, root: Path) -> str:
     return "\n".join(diff)
 
 
+def require_fresh(chapter: Chapter, root: Path) -> None:
+    """Stop before a run that would use a network other than the chapter's.
+
+    Raises:
+        AuthoringError: the chapter's module of the zoo is missing or differs.
+    """
+    if not exported_cells(chapter) or not difference(chapter, root):
+        return
+    path = zoo_path(chapter, root)
+    if path.exists():
+        said = f"nbs_utils/zoo/{path.name} is not what {chapter.name} exports"
+        why = "its tables would count the old network"
+    else:
+        said = f"the zoo has no module of {chapter.name} yet"
+        why = "its networks could not be found by name"
+    raise AuthoringError(f"{said}, and {why}: run `nbs export {chapter.name}` first.")
+
+
+def zoo_sha256(chapter: Chapter, root: Path) -> dict[str, str]:
+    """Return the hashes of the zoo's modules that a chapter exports or imports.
+
+    Returns:
+        Module -> hash of its meaning (comments and layout left out). A module that
+        does not exist is missing here, too.
+    """
+    modules = set()
+    if exported_cells(chapter) and chapter.nbs.get("zoo"):
+        modules.add(chapter.nbs["zoo"])
+    for _, cell in chapter.code_cells():
+        modules |= set(re.findall(r"nbs_utils\.zoo\.([a-z]\w*)", source(cell)))
+    found = {}
+    for module in sorted(modules - RESERVED):
+        path = root / "nbs_utils" / "zoo" / f"{module}.py"
+        if path.exists():
+            found[module] = module_sha256(path.read_text(encoding="utf-8"))
+    return found
+
+
+def module_sha256(text: str) -> str:
+    """Return the hash of what a module means; comments and layout do not count."""
+    return hashlib.sha256(json.dumps(meaning(text)).encode()).hexdigest()
+
+
 def export(root: Path, name: str | None = None, *, check: bool = False) -> list[str]:
     """Write the zoo modules of one chapter or of all.
 
@@ -188,9 +245,9 @@ def export(root: Path, name: str | None = None, *, check: bool = False) -> list[
         The chapters whose module was (or, with `check`, would be) changed.
 
     Raises:
-        AuthoringError: see `module_text`; or two chapters export to one module.
+        AuthoringError: see `module_text`; or a module would not stand on its own, or
+            two chapters export to one module. Then nothing is written.
     """
-    changed = []
     owners: dict[Path, str] = {}
     for chapter in load_chapters(root):
         if not exported_cells(chapter):
@@ -202,9 +259,22 @@ def export(root: Path, name: str | None = None, *, check: bool = False) -> list[
                 "give one of them another 'nbs.zoo' in its metadata."
             )
         owners[path] = chapter.name
-    for chapter in load_chapters(root, name):
-        if difference(chapter, root):
-            changed.append(chapter.name)
-            if not check:
-                write_atomically(zoo_path(chapter, root), module_text(chapter))
-    return changed
+    changed = [
+        chapter for chapter in load_chapters(root, name) if difference(chapter, root)
+    ]
+    if not check:
+        for chapter in changed:
+            _require_whole(chapter, root)
+        for chapter in changed:
+            write_atomically(zoo_path(chapter, root), module_text(chapter))
+    return [chapter.name for chapter in changed]
+
+
+def _require_whole(chapter: Chapter, root: Path) -> None:
+    found = [
+        f"{chapter.name}{'' if cell is None else ', ' + cell_label(chapter.cells, cell)}"
+        f": {said}"
+        for cell, said in faults(chapter, root)
+    ]
+    if found:
+        raise AuthoringError("\n".join(found) + "\nNothing was written.")

@@ -1,11 +1,10 @@
-"""A chapter as a file: find it, read it, hash its code, write it back.
+"""A chapter as a file: find it, read it, write it back.
 
 Chapters are read as raw JSON. `nbformat.read` repairs what a check must see (a
 duplicate cell id gets a new one without a word), so it is used only to execute.
 """
 
 import difflib
-import hashlib
 import json
 import os
 import re
@@ -76,19 +75,21 @@ def joined(value: str | list[str]) -> str:
     return value if isinstance(value, str) else "".join(value)
 
 
-def code_sha256(cells: list[dict]) -> str:
-    """Return the hash of the code that a recording executed.
+def first_line(cell: dict) -> str:
+    """Return the first line of a cell that says something, shortened to 50 letters."""
+    lines = [line.strip() for line in source(cell).splitlines() if line.strip()]
+    line = lines[0] if lines else ""
+    return line if len(line) <= 50 else line[:49].rstrip() + "…"
 
-    Over the sources of all code cells in order. The set-up cell stands apart: it
-    holds the repository's address, which changes without any result changing, and
-    a check of its own compares it word for word.
+
+def cell_label(cells: list[dict], index: int) -> str:
+    """Return how a cell is named to a person: "cell 12 (`x = 1`)".
+
+    The number is its position in the notebook from 1, all cells counted, as ruff and
+    editors count.
     """
-    code = [
-        source(cell)
-        for cell in cells
-        if cell["cell_type"] == "code" and "setup" not in tags(cell)
-    ]
-    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+    line = first_line(cells[index]).replace("`", "'")
+    return f"cell {index + 1} (`{line}`)" if line else f"cell {index + 1}"
 
 
 def repository_root(start: str | Path | None = None) -> Path:

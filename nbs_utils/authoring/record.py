@@ -5,30 +5,49 @@ session. They come from one run, and the notebook's metadata says which: a hash 
 code, the device, the date, the time it took and the versions.
 """
 
+import copy
 import datetime
-import os
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from .export import ruff_command
+from .export import require_fresh, zoo_sha256
+from .hashing import code_sha256, outputs_sha256
+from .lock import one_recording
 from .notebook import (
     AuthoringError,
     Chapter,
     as_json,
-    code_sha256,
     find_chapter,
     load_chapter,
     source,
     write_atomically,
 )
+from .prose_numbers import no_longer_held
+from .ruff import would_format
+from .rules_numbers import is_exempt, shortened
+from .running import execute
 
 # Where a run that can no longer be put into its chapter is kept; not in git.
 RESCUE_FOLDER = Path("runs") / "recorded"
+
+
+@dataclass
+class Recording:
+    """What one run of a chapter left.
+
+    Attributes:
+        chapter: with the outputs of the run.
+        seconds: wall time of the run.
+        files: what was written into the repository; empty for a quick run.
+    """
+
+    chapter: Chapter
+    seconds: float
+    files: list[Path] = field(default_factory=list)
 
 
 def record(
@@ -38,8 +57,10 @@ def record(
     quick: bool = False,
     timeout: int | None = None,
     say: Callable[[str], None] = print,
-) -> Chapter:
+) -> Recording:
     """Execute a chapter and, unless quick, write its outputs into the notebook.
+
+    A full recording waits until no other one runs on this machine.
 
     Args:
         name: the chapter, for example "residual/resnet".
@@ -48,141 +69,84 @@ def record(
         timeout: seconds that one cell may take; None for no limit.
         say: called with each line of progress.
 
-    Returns:
-        The chapter with the outputs of this run.
-
     Raises:
-        AuthoringError: the code is not formatted, a cell fails, or the chapter's code
-            was edited while it ran. The notebook and the run cards are untouched.
+        AuthoringError: the code is not formatted, the zoo does not hold the chapter's
+            network, a cell fails, or the chapter's code was edited while it ran. The
+            notebook and the run cards are untouched.
     """
     chapter = find_chapter(name, root)
-    if not quick:
-        _require_formatted(chapter)
-    before = chapter.path.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix="nbs-cards-") as cards:
-        started = time.perf_counter()
-        executed = _execute(chapter, cards, quick, timeout, say)
-        seconds = time.perf_counter() - started
-        say(f"{chapter.name}: {seconds:.1f} s")
-        if quick:
-            return Chapter(chapter.path, chapter.name, executed)
-        after = chapter.path.read_text(encoding="utf-8")
-        if after != before:
-            chapter = _after_edit(chapter, executed, root)
-        _store(chapter, executed, seconds)
-        write_atomically(chapter.path, as_json(chapter.raw))
-        _keep_cards(Path(cards), root / "results")
-    return chapter
-
-
-def _require_formatted(chapter: Chapter) -> None:
-    """Stop before a long run whose code would be changed by the formatter after it."""
-    ruff = ruff_command()
-    if ruff is None:
-        return
-    command = [*ruff, "format", "--check", str(chapter.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise AuthoringError(
-            f"{chapter.name} is not formatted, and formatting it later would make this "
-            f"recording stale: run `ruff format {chapter.path.name}` in its folder and "
-            f"record then. {done.stderr.strip()}".strip()
-        )
-
-
-def _environment(cards: str, quick: bool) -> dict[str, str]:
-    environment = dict(os.environ, NBS_CARDS=cards)
-    environment.pop("NBS_QUICK", None)
+    require_fresh(chapter, root)
     if quick:
-        environment["NBS_QUICK"] = "1"
-    return environment
+        with tempfile.TemporaryDirectory(prefix="nbs-cards-") as cards:
+            executed, seconds = _timed(chapter, cards, True, timeout, say)
+        return Recording(Chapter(chapter.path, chapter.name, executed), seconds)
+    if would_format(chapter.path, root):
+        raise AuthoringError(
+            f"{chapter.name} is not formatted: run `nbs tidy {chapter.name}` first."
+        )
+    with one_recording(chapter.name, say), _cards_folder() as cards:
+        chapter = find_chapter(name, root)  # it may have changed while this waited
+        before = chapter.path.read_text(encoding="utf-8")
+        zoo = zoo_sha256(chapter, root)
+        executed, seconds = _timed(chapter, cards, False, timeout, say)
+        if chapter.path.read_text(encoding="utf-8") != before:
+            chapter = _after_edit(chapter, executed, root)
+        old = copy.deepcopy(chapter)
+        _store(chapter, executed, seconds, zoo)
+        made = sorted(
+            p.relative_to(cards).as_posix() for p in Path(cards).rglob("*.json")
+        )
+        if made:
+            chapter.nbs["recorded"]["cards"] = made
+        _compare_with_text(old, chapter, say)
+        write_atomically(chapter.path, as_json(chapter.raw))
+        written = _keep_cards(Path(cards), root / "results")
+    return Recording(chapter, seconds, [chapter.path, *written])
 
 
-def _execute(
+def _cards_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="nbs-cards-")
+
+
+def _timed(
     chapter: Chapter,
     cards: str,
     quick: bool,
     timeout: int | None,
     say: Callable[[str], None],
-) -> dict:
-    """Run all cells in a fresh kernel of this Python; return the executed notebook."""
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import (
-        CellExecutionError,
-        CellTimeoutError,
-        DeadKernelError,
-    )
-
-    notebook = nbformat.reads(as_json(chapter.raw), as_version=4)
-    total = sum(1 for _ in chapter.code_cells())
-    clock = {}
-
-    def begin(cell, cell_index):
-        clock[cell_index] = time.perf_counter()
-
-    def end(cell, cell_index, execute_reply):
-        seconds = time.perf_counter() - clock[cell_index]
-        first = (cell.source.strip().splitlines() or [""])[0]
-        if not quick or seconds > 1:
-            say(f"  [{cell.execution_count}/{total}] {seconds:7.1f} s  {first[:60]}")
-        for output in cell.outputs:
-            if output.output_type == "stream" and output.name == "stderr":
-                # Progress bars rewrite their line; the last state says enough.
-                last = output.text.strip().replace("\r", "\n").splitlines()[-3:]
-                say("      stderr, not stored: " + " | ".join(last)[:300])
-
-    client = NotebookClient(
-        notebook,
-        timeout=timeout,
-        kernel_name="python3",
-        kernel_manager_class=_kernel_of_this_python(),
-        coalesce_streams=True,
-        store_widget_state=False,
-        on_cell_execute=begin,
-        on_cell_executed=end,
-        resources={"metadata": {"path": str(chapter.path.parent)}},
-    )
-    try:
-        client.execute(env=_environment(cards, quick))
-    except CellTimeoutError as error:
-        raise AuthoringError(f"{chapter.name}: {_plain(str(error))}") from None
-    except DeadKernelError:
-        raise AuthoringError(
-            f"{chapter.name}: the kernel died, most often for want of memory, so "
-            "nothing was written."
-        ) from None
-    except CellExecutionError as error:
-        raise AuthoringError(
-            f"{chapter.name}: a cell failed, so nothing was written.\n"
-            f"{_plain(str(error))}"
-        ) from None
-    return notebook
+) -> tuple[dict, float]:
+    started = time.perf_counter()
+    executed = execute(chapter, cards, quick, timeout, say)
+    seconds = time.perf_counter() - started
+    say(f"{chapter.name}: {seconds:.1f} s")
+    return executed, seconds
 
 
-def _kernel_of_this_python() -> type:
-    """Return a kernel manager for the interpreter that runs `nbs`.
+def _compare_with_text(
+    before: Chapter, after: Chapter, say: Callable[[str], None]
+) -> None:
+    """Say which sentences the new outputs contradict, and note it in the metadata.
 
-    A kernel that a user has installed under the name "python3" may belong to another
-    environment; a recording must use the versions that it writes down.
+    The note names the recording that the text was written for, until somebody has
+    gone through the text (`nbs tidy --prose-read`).
     """
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpec
-
-    class Manager(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            launch = [sys.executable, "-m", "ipykernel_launcher"]
-            quiet = "--log-level=ERROR"  # no warnings about the local connection
-            argv = [*launch, quiet, "-f", "{connection_file}"]
-            return KernelSpec(argv=argv, name="python3")
-
-    return Manager
-
-
-def _plain(text: str) -> str:
-    """Return a traceback without the colors of a terminal."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
+    nbs = after.raw["metadata"]["nbs"]
+    earlier = before.nbs.get("text_of") or {
+        key: before.nbs.get("recorded", {}).get(key)
+        for key in ("date", "device", "tier")
+    }
+    waiting = [s for s in no_longer_held(before, after) if not is_exempt(after, s)]
+    if not waiting:
+        return  # an older note stays: only a person takes it away
+    say(f"{len(waiting)} sentences do not agree with the new outputs:")
+    for sentence in waiting:
+        say(f"  cell {sentence.cell + 1}: {sentence.text}")
+    say(f"Go through them, then run `nbs tidy {after.name} --prose-read`.")
+    if before.nbs.get("recorded"):
+        nbs["text_of"] = {
+            **{key: earlier.get(key) for key in ("date", "device", "tier")},
+            "sentences": [shortened(sentence) for sentence in waiting],
+        }
 
 
 def _after_edit(chapter: Chapter, executed: dict, root: Path) -> Chapter:
@@ -199,7 +163,9 @@ def _after_edit(chapter: Chapter, executed: dict, root: Path) -> Chapter:
     )
 
 
-def _store(chapter: Chapter, executed: dict, seconds: float) -> None:
+def _store(
+    chapter: Chapter, executed: dict, seconds: float, zoo: dict[str, str]
+) -> None:
     """Put outputs and the account of the run into the chapter's JSON."""
     from nbs_utils import runtime
 
@@ -214,6 +180,10 @@ def _store(chapter: Chapter, executed: dict, seconds: float) -> None:
     metadata.pop("widgets", None)
     nbs = metadata.setdefault("nbs", {})
     nbs["code_sha256"] = code_sha256(chapter.cells)
+    nbs["outputs_sha256"] = outputs_sha256(chapter.cells)
+    nbs.pop("zoo_sha256", None)
+    if zoo:
+        nbs["zoo_sha256"] = zoo
     nbs["recorded"] = {
         "tier": runtime.tier(),
         "device": runtime.device_name(),
@@ -264,7 +234,11 @@ def _clean(output: dict) -> dict:
     return cleaned
 
 
-def _keep_cards(cards: Path, results: Path) -> None:
+def _keep_cards(cards: Path, results: Path) -> list[Path]:
     """Copy the run cards of a successful recording into the repository."""
+    written = []
     for card in sorted(cards.rglob("*.json")):
-        write_atomically(results / card.relative_to(cards), card.read_text("utf-8"))
+        target = results / card.relative_to(cards)
+        write_atomically(target, card.read_text("utf-8"))
+        written.append(target)
+    return written

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from .book import Book, alt_of, figure_of
 from .check import Found, rule
-from .notebook import Chapter, code_sha256, joined, source
+from .hashing import code_sha256, outputs_sha256
+from .notebook import Chapter, joined, source
 
 PAGE_BYTES = 1_500_000
 CELL_BYTES = 600_000
@@ -16,14 +17,13 @@ SHORTEST_ALT = 20
 @rule("executed")
 def check_executed(chapter: Chapter, book: Book) -> Iterator[Found]:
     """Execution counts are 1 to n: one run from top to bottom, no cell left out."""
+    same = chapter.nbs.get("code_sha256") == code_sha256(chapter.cells)
+    cure = f"`nbs {'tidy' if same else 'record'} {chapter.name}`"
     for number, (index, cell) in enumerate(chapter.code_cells(), start=1):
         count = cell.get("execution_count")
         if count != number:
             said = "was not executed" if count is None else f"has count {count}"
-            yield (
-                index,
-                f"the cell {said}, expected {number}; `nbs record {chapter.name}`.",
-            )
+            yield index, f"the cell {said}, expected {number}: {cure}."
             return  # the rest follows from the first
 
 
@@ -36,6 +36,14 @@ def check_recorded(chapter: Chapter, book: Book) -> Iterator[Found]:
         return
     if chapter.nbs.get("code_sha256") != code_sha256(chapter.cells):
         yield None, f"the code was edited after the outputs were recorded; {again}"
+    if chapter.nbs.get("outputs_sha256") != outputs_sha256(chapter.cells):
+        yield (
+            None,
+            (
+                "stored outputs are not those of the recording (edited by hand, or a cell "
+                f"was run again): restore the file's outputs with git, or {again}"
+            ),
+        )
     recorded = chapter.nbs.get("recorded", {})
     for key in ("tier", "device", "date", "seconds", "versions"):
         if not recorded.get(key):
@@ -69,7 +77,7 @@ def check_errors(chapter: Chapter, book: Book) -> Iterator[Found]:
 def check_widgets(chapter: Chapter, book: Book) -> Iterator[Found]:
     """No widget state: it makes the page load scripts from another server."""
     if "widgets" in chapter.raw.get("metadata", {}):
-        yield None, "the metadata holds widget state; record the chapter again."
+        yield None, "the metadata holds widget state: `nbs tidy`."
     for index, cell in chapter.code_cells():
         for output in cell.get("outputs", []):
             if any("widget" in mime for mime in output.get("data", {})):
@@ -80,10 +88,10 @@ def check_widgets(chapter: Chapter, book: Book) -> Iterator[Found]:
 def check_transient(chapter: Chapter, book: Book) -> Iterator[Found]:
     """Nothing is stored that differs from run to run without meaning."""
     if set(chapter.raw.get("metadata", {}).get("language_info", {})) - {"name"}:
-        yield None, "language_info holds versions; `nbs record` leaves them out."
+        yield None, "language_info holds versions of an editor's run: `nbs tidy`."
     for index, cell in enumerate(chapter.cells):
         if {"execution", "ExecuteTime"} & set(cell.get("metadata", {})):
-            yield index, "the metadata holds timings; `nbs record` leaves them out."
+            yield index, "the metadata holds timings of an editor: `nbs tidy`."
         for mime, text in texts(cell):
             found = re.search(r"(?:at|object) 0x[0-9a-fA-F]{6,}", text)
             if found:
@@ -94,17 +102,12 @@ def check_transient(chapter: Chapter, book: Book) -> Iterator[Found]:
 @rule("images")
 def check_images(chapter: Chapter, book: Book) -> Iterator[Found]:
     """Every image has alt text, a caption and a name to refer to; one in a cell."""
-    names: dict[str, int] = {}
     for index, cell in chapter.code_cells():
         images = sum(
             any(mime.startswith("image/") for mime in output.get("data", {}))
             for output in cell.get("outputs", [])
         )
         name = figure_of(cell).get("name")
-        if name in names:
-            yield index, f"the figure name {name} is that of cell {names[name]}, too."
-        if name:
-            names[name] = index
         if images == 0:
             continue
         if images > 1:

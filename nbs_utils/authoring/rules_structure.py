@@ -1,18 +1,23 @@
-"""Rules on the frame of a chapter: its parts, its cells and its code."""
+"""Rules on the frame of a chapter: kind, title, parts, exercises, cells."""
 
+import difflib
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 
 from .book import PARTS, Book, headings, part_cells
 from .check import Found, rule
-from .export import difference, exported_cells, module_text, ruff_command
-from .notebook import AuthoringError, Chapter, source, tags
+from .export import exported_cells
+from .notebook import Chapter, source, tags
 
 KINDS = ("model", "foundation", "comparison")
-LONGEST_CELL = 40
-LONG_CELL = 25
+# What the tools of the book, the site and nbval read.
+TAGS = {
+    *("setup", "export", "solution"),
+    *("hide-input", "hide-output", "hide-cell", "remove-input", "remove-output"),
+    *("remove-cell", "scroll-output", "full-width"),
+    *("nbval-check-output", "nbval-ignore-output", "nbval-skip", "raises-exception"),
+}
 EXERCISES = range(4, 7)
 
 SETUP = """\
@@ -34,6 +39,47 @@ def check_kind(chapter: Chapter, book: Book) -> Iterator[Found]:
         )
     if chapter.kind == "model" and not exported_cells(chapter):
         yield None, "no cell is tagged `export`; the network must reach the zoo."
+    if chapter.kind in ("foundation", "comparison"):
+        if exported_cells(chapter):
+            yield (
+                None,
+                (
+                    f"nbs.kind is '{chapter.kind}', but cells are tagged `export`: a "
+                    "chapter that builds a network is a 'model'."
+                ),
+            )
+        if {mark.part for mark in headings(chapter)} & set(PARTS[1:-2]):
+            yield (
+                None,
+                (
+                    f"nbs.kind is '{chapter.kind}', but headings open parts of a model "
+                    "chapter (`<!-- part: why -->`); set it to 'model'."
+                ),
+            )
+
+
+def apparent_kind(chapter: Chapter) -> str:
+    """Return the kind of a chapter, or what it looks like where none is known.
+
+    So that one wrong word in the metadata does not hide what other rules would find.
+    """
+    if chapter.kind in KINDS:
+        return chapter.kind
+    return "model" if exported_cells(chapter) else "foundation"
+
+
+@rule("tags")
+def check_tags(chapter: Chapter, book: Book) -> Iterator[Found]:
+    """Every tag is one that something reads."""
+    for index, cell in enumerate(chapter.cells):
+        for tag in sorted(tags(cell) - TAGS):
+            near = difflib.get_close_matches(tag, TAGS, n=1, cutoff=0.6)
+            hint = (
+                f"did you mean `{near[0]}`?"
+                if near
+                else f"known: {', '.join(sorted(TAGS))}."
+            )
+            yield index, f"nothing reads the tag `{tag}`; {hint}"
 
 
 @rule("title")
@@ -63,20 +109,29 @@ def _without_fences(markdown: str) -> str:
 def check_parts(chapter: Chapter, book: Book) -> Iterator[Found]:
     """A model chapter has the twelve parts, once each, in order."""
     marks = list(headings(chapter))
-    if chapter.kind == "model":
+    if apparent_kind(chapter) == "model":
         for mark in marks:
             if mark.part is None:
                 repair = "put `<!-- part: NAME -->` below it, or make it level 3"
                 yield mark.cell, f"'{mark.text}' opens no part; {repair}."
         wanted = PARTS[1:]
     else:
-        wanted = ("exercises", "references") if chapter.kind == "foundation" else ()
+        known_kind = apparent_kind(chapter) == "foundation"
+        wanted = ("exercises", "references") if known_kind else ()
     found = [mark.part for mark in marks if mark.part is not None]
     for mark in marks:
         if mark.part is not None and mark.part not in PARTS[1:]:
-            yield mark.cell, f"no part is called '{mark.part}'."
+            yield (
+                mark.cell,
+                f"no part is called '{mark.part}'; they are {', '.join(PARTS[1:])}.",
+            )
+    missing = [part for part in wanted if part not in found]
+    if missing:
+        markers = ", ".join(f"`<!-- part: {part} -->`" for part in missing)
+        parts = "part is" if len(missing) == 1 else "parts are"
+        yield None, f"{len(missing)} {parts} missing: {markers}."
     for part in wanted:
-        if found.count(part) != 1:
+        if found.count(part) > 1:
             yield (
                 None,
                 f"the part '{part}' is there {found.count(part)} times, not once.",
@@ -106,7 +161,8 @@ def check_setup(chapter: Chapter, book: Book) -> Iterator[Found]:
     """The second cell installs the package where it is missing, in these words."""
     marked = [i for i, cell in enumerate(chapter.cells) if "setup" in tags(cell)]
     if marked != [1]:
-        yield None, f"cells tagged `setup`: {marked}; exactly the second one must be."
+        said = ", ".join(f"cell {i + 1}" for i in marked) or "none"
+        yield None, f"tagged `setup`: {said}; exactly the second cell must be."
         return
     cell = chapter.cells[1]
     if source(cell).strip() != SETUP.format(repository=book.repository).strip():
@@ -118,7 +174,7 @@ def check_setup(chapter: Chapter, book: Book) -> Iterator[Found]:
 @rule("exercises")
 def check_exercises(chapter: Chapter, book: Book) -> Iterator[Found]:
     """Four to six exercises, each with a folded solution whose code was executed."""
-    if chapter.kind not in ("model", "foundation"):
+    if apparent_kind(chapter) == "comparison":
         return
     exercises: list[str] = []
     solved: Counter[str] = Counter()
@@ -154,13 +210,13 @@ def check_exercises(chapter: Chapter, book: Book) -> Iterator[Found]:
         yield None, f"{len(exercises)} exercises; a chapter has four to six."
     if inside is not None:
         yield None, f"the solution of {inside} has no `solution-end`."
-    for label in exercises:
-        if solutions.count(label) != 1:
+    for label in dict.fromkeys(exercises):  # twice the same is a rule of its own
+        if solutions.count(label) != exercises.count(label):
             yield (
                 None,
                 f"exercise {label} has {solutions.count(label)} solutions, not one.",
             )
-        elif not solved[label]:
+        if label in solutions and not solved[label]:
             yield None, f"the solution of {label} has no code cell."
     for label in sorted(set(solutions) - set(exercises)):
         yield None, f"a solution names {label}, but no exercise has this label."
@@ -174,26 +230,7 @@ def check_ids(chapter: Chapter, book: Book) -> Iterator[Found]:
         if not isinstance(name, str) or not re.fullmatch(r"[\w-]{1,64}", name):
             yield index, f"the cell's id is {name!r}; it needs 1 to 64 word characters."
         elif ids.index(name) != index:
-            yield index, f"the id '{name}' is that of cell {ids.index(name)}, too."
-
-
-@rule("cell-length")
-def check_length(chapter: Chapter, book: Book) -> Iterator[Found]:
-    """No code cell has more than 40 lines."""
-    for index, cell in chapter.code_cells():
-        lines = len(source(cell).splitlines())
-        if lines > LONGEST_CELL:
-            yield index, f"{lines} lines; split the cell, {LONGEST_CELL} is the limit."
-
-
-@rule("long-cell", advice=True)
-def check_long(chapter: Chapter, book: Book) -> Iterator[Found]:
-    """Cells that teach are about 25 lines at most."""
-    for index, cell in chapter.code_cells():
-        lines = len(source(cell).splitlines())
-        folded = tags(cell) & {"hide-input", "hide-cell", "solution"}
-        if LONG_CELL < lines <= LONGEST_CELL and not folded:
-            yield index, f"{lines} lines; can it be two steps?"
+            yield index, f"the id '{name}' is that of cell {ids.index(name) + 1}, too."
 
 
 @rule("empty-cell")
@@ -202,20 +239,6 @@ def check_empty(chapter: Chapter, book: Book) -> Iterator[Found]:
     for index, cell in enumerate(chapter.cells):
         if not source(cell).strip():
             yield index, "the cell is empty; remove it."
-
-
-@rule("magics")
-def check_magics(chapter: Chapter, book: Book) -> Iterator[Found]:
-    """No magics and no shell but the set-up cell's: they are not Python."""
-    for index, cell in chapter.code_cells():
-        if "setup" in tags(cell):
-            continue
-        for line in source(cell).splitlines():
-            if re.match(r"\s*(%\w|%%|!)", line):
-                yield (
-                    index,
-                    f"`{line.strip()}` is not Python; the book needs no magics.",
-                )
 
 
 @rule("checked-output")
@@ -235,53 +258,3 @@ def check_checked(chapter: Chapter, book: Book) -> Iterator[Found]:
         ]
         if not texts and cell.get("execution_count"):
             yield index, "its output is to be compared, but it has no text to compare."
-
-
-@rule("zoo")
-def check_zoo(chapter: Chapter, book: Book) -> Iterator[Found]:
-    """The module of the zoo is what the exported cells say, and stands on its own."""
-    if not exported_cells(chapter):
-        return
-    try:
-        differs = difference(chapter, book.root)
-        if differs:
-            yield None, f"the zoo differs; run `nbs export {chapter.name}`.\n{differs}"
-        yield from _undefined_names(module_text(chapter))
-    except AuthoringError as error:
-        yield None, str(error)
-
-
-def _undefined_names(code: str) -> Iterator[Found]:
-    ruff = ruff_command()
-    if ruff is None:
-        return
-    select = ["--isolated", "--select", "F811,F821", "--output-format", "concise"]
-    done = subprocess.run(
-        [*ruff, "check", "--quiet", *select, "--stdin-filename", "zoo.py", "-"],
-        input=code,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    for line in done.stdout.splitlines():
-        yield None, f"the exported cells do not stand on their own: {line}"
-
-
-@rule("ruff")
-def check_ruff(chapter: Chapter, book: Book) -> Iterator[Found]:
-    """Lint and format hold for the notebook's code as for every other file."""
-    ruff = ruff_command()
-    if ruff is None:
-        return
-    for what in (["check", "--output-format", "concise"], ["format", "--check"]):
-        done = subprocess.run(
-            [*ruff, *what, "--quiet", str(chapter.path)],
-            capture_output=True,
-            text=True,
-            cwd=book.root,
-            check=False,
-        )
-        if done.returncode:
-            lines = (done.stdout + done.stderr).strip().splitlines()
-            for line in lines or ["would be reformatted"]:
-                yield None, f"ruff {what[0]}: {line.removeprefix(str(chapter.path))}"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .book import ROLE, Book, anchors_of, prose
+from .book import ROLE, Book, anchors_of, figure_of, prose
 from .check import Found, rule
 from .notebook import Chapter, source
 from .rules_outputs import texts
@@ -63,10 +63,14 @@ def check_addresses(chapter: Chapter, book: Book) -> Iterator[Found]:
 @rule("todo")
 def check_todo(chapter: Chapter, book: Book) -> Iterator[Found]:
     """Nothing is left to do."""
+    left: dict[int, list[str]] = {}
     for index, text in written(chapter):
         for found in _TODO.finditer(text):
             line = text[found.start() :].splitlines()[0]
-            yield index, f"something is left to do: {line[:70]}"
+            left.setdefault(index, []).append(line[:70])
+    for index, lines in left.items():
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        yield index, f"something is left to do: {lines[0]}{more}"
 
 
 @rule("citations")
@@ -83,6 +87,26 @@ def check_citations(chapter: Chapter, book: Book) -> Iterator[Found]:
                     yield index, f"'{key}' is not in book/references.bib."
     if chapter.kind in ("model", "foundation") and not cited:
         yield None, "nothing is cited; a claim from the literature names its source."
+
+
+@rule("figures", advice=True)
+def check_figures(chapter: Chapter, book: Book) -> Iterator[Found]:
+    """The text refers to every figure, so that a reader knows when to look at it."""
+    text = "\n".join(part for _, part in markdown(chapter)).lower()
+    names = [figure_of(cell).get("name", "") for _, cell in chapter.code_cells()]
+    alone = [
+        name
+        for name in filter(None, names)
+        if not re.search(rf"[`<(#]{re.escape(name.lower())}[`>)]", text)
+    ]
+    if alone:
+        yield (
+            None,
+            (
+                f"no sentence refers to {', '.join(alone)}; write {{numref}}`{alone[0]}` "
+                "where the reader should look at it."
+            ),
+        )
 
 
 @rule("references")

@@ -124,6 +124,8 @@ def another_network(options: argparse.Namespace, saved, request: dict) -> int:
     from ..scoring.labels import as_network_sees
     from ..training.checkpoints import load_weights
 
+    if options.data is None:
+        require_harmless(request, saved.file.parent)
     for key in ("model", "data", "image_size", "limit"):
         if getattr(options, key) is not None:
             request[key] = getattr(options, key)
@@ -194,6 +196,8 @@ def split_for(
             stored=round(description.stored * ratio),
         )
     own = request.get("data") or description.data
+    if data is None:
+        require_harmless({"data": own}, saved.file.parent)
     folder = own_folder(data) if data is not None else None
     if folder is not None and not same_folder(folder, own_folder(own)):
         split = other_photographs(folder, description, word, limit)
@@ -256,6 +260,23 @@ def own_folder(name: str) -> Path | None:
 
 def same_folder(a: Path | None, b: Path | None) -> bool:
     return a is not None and b is not None and a.resolve() == b.resolve()
+def require_harmless(request: dict, folder: Path) -> None:
+    """Raise if evaluating a run would execute what its folder says.
+
+    The folder may be somebody else's, and shards may come out of a command.
+
+    Raises:
+        UserError: the run's data are shards that are not files of this machine.
+    """
+    from ..data.shards import are_local_files
+
+    data = str(request.get("data", ""))
+    kind, _, patterns = data.partition(":")
+    if kind == "webdataset" and not are_local_files(patterns):
+        raise UserError(
+            f"{folder} was trained on {data!r}, which a command or a server delivers; "
+            "if you trust it, name it yourself with --data."
+        )
 
 
 def published_weights(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from . import commands, predicting, reporting, training
+from . import authoring_commands, commands, predicting, reporting, training
 from . import evaluating as evaluate_command
 from . import exporting_model as export_model
 from .words import in_shell_words
@@ -141,7 +141,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     export_model.add_arguments(one)
 
-    add_authoring(command)
+    authoring_commands.add_authoring(command)
     return parser
 
 
@@ -153,51 +153,3 @@ def add_model_set(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change an argument of the network, as in stem=imagenet",
     )
-
-
-def add_authoring(command) -> None:
-    """Add the commands for authors, which need a clone of the repository."""
-    one = command("export", run_export, "write the networks of chapters to the zoo")
-    one.add_argument("chapter", nargs="?", help="as in residual/resnet; all by default")
-    one.add_argument("--check", action="store_true", help="only say what differs")
-
-    one = command("record", run_record, "run a chapter and keep what it shows")
-    one.add_argument("chapter", help="as in residual/resnet")
-    one.add_argument("--quick", action="store_true", help="try it; write nothing")
-    one.add_argument("--timeout", type=int, metavar="SECONDS", help="for each cell")
-
-    one = command("check", run_check, "hold chapters to the rules of the book")
-    one.add_argument("chapter", nargs="?", help="as in residual/resnet; all by default")
-
-
-# ---- Authoring
-
-
-def run_export(options: argparse.Namespace) -> int:
-    from ..authoring.export import export
-    from ..authoring.notebook import repository_root
-
-    changed = export(repository_root(), options.chapter, check=options.check)
-    for name in changed:
-        print(f"{'The zoo differs from' if options.check else 'Exported'} {name}.")
-    return 1 if options.check and changed else 0
-
-
-def run_record(options: argparse.Namespace) -> int:
-    from ..authoring.notebook import repository_root
-    from ..authoring.record import record
-
-    record(
-        options.chapter,
-        repository_root(),
-        quick=options.quick,
-        timeout=options.timeout,
-    )
-    return 0
-
-
-def run_check(options: argparse.Namespace) -> int:
-    from ..authoring.check import check
-    from ..authoring.notebook import repository_root
-
-    return check(repository_root(), options.chapter)

@@ -7,48 +7,30 @@ count 0, and a multiply-add counts 1. It is `torch.utils.flop_counter.FlopCounte
 divided by two, with attention computed through the plain matrix products.
 """
 
-import copy
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from ..tables import Table
-from .receptive import ReceptiveField, receptive_field, receptive_field_formula
-from .speed import Memory, Speed, peak_memory, throughput
+from .shapes import on_meta, run_on_shapes, show_shape, tensors_in
 
 __all__ = [
     "Call",
-    "Memory",
-    "ReceptiveField",
-    "Speed",
-    "Table",
     "count_macs",
     "count_parameters",
     "on_meta",
-    "peak_memory",
-    "receptive_field",
-    "receptive_field_formula",
     "show_shape",
     "stage_table",
-    "throughput",
     "trace",
 ]
 
-# what an operation of PyTorch's dispatcher is to a reader
-_KINDS = {
-    "convolution": "convolution",
-    "_convolution": "convolution",
-    "cudnn_convolution": "convolution",
-    "deform_conv2d": "convolution",
-    "mm": "linear",
-    "addmm": "linear",
-    "bmm": "products",
-    "baddbmm": "products",
-}
+# operations of PyTorch's dispatcher that multiply matrices, and where those stand
+_MATRICES = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
 
 
 @dataclass(frozen=True)
@@ -67,63 +49,76 @@ class Call:
     macs: dict[str, int]
 
 
-def on_meta(network: nn.Module) -> nn.Module:
-    """Return a copy of `network` whose tensors have shapes but no numbers.
-
-    The original is not touched: neither its weights nor its buffers nor its mode are
-    read or written, and nothing of their size is allocated. Forward hooks stay with
-    the original.
-    """
-    memo = {}
-    for module in network.modules():
-        owned = {**module._parameters, **module._buffers, **vars(module)}
-        for tensor in owned.values():
-            if isinstance(tensor, nn.Parameter):
-                memo[id(tensor)] = nn.Parameter(
-                    torch.empty_like(tensor, device="meta"), tensor.requires_grad
-                )
-            elif isinstance(tensor, torch.Tensor):
-                memo[id(tensor)] = torch.empty_like(tensor.detach(), device="meta")
-    clone = copy.deepcopy(network, memo)
-    for module in clone.modules():
-        module._forward_hooks.clear()
-        module._backward_hooks.clear()
-    return clone
-
-
 def _shapes(value) -> tuple[tuple[int, ...], ...]:
     """Return the shapes of all tensors in nested tuples, lists and dictionaries."""
-    if isinstance(value, torch.Tensor):
-        return (tuple(value.shape),)
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, tuple | list):
-        return tuple(shape for item in value for shape in _shapes(item))
-    return ()
+    return tuple(tuple(tensor.shape) for tensor in tensors_in(value))
 
 
-def _deform_flop(x_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
-    """Count a deformable convolution like the convolution that it replaces."""
-    positions = prod(out_shape) // out_shape[1]
-    return 2 * positions * prod(weight_shape)
+class _Counter(TorchDispatchMode):
+    """Counts multiply-adds by kind, with the formulas of PyTorch's own counter.
+
+    It follows which tensors are the same for every image: parameters, buffers and
+    what is computed from those alone. A matrix product with one of them is a linear
+    layer, however it is written; a product of two others is one of activations.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs: dict[str, int] = {}
+        self.read: set[int] = set()  # storages that some operation took as an argument
+        self._fixed: set[int] = set()
+        self._alive: list[torch.Tensor] = []  # a key is unique as long as its tensor
+
+    def fix(self, tensor: torch.Tensor) -> None:
+        """Take a tensor for one that is the same for every image."""
+        self._alive.append(tensor)
+        self._fixed.add(_storage(tensor))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
+        name = packet.__name__
+        counted = packet in flop_registry or name == "deform_conv2d"
+        if not counted:
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        given, made = tensors_in((args, kwargs)), tensors_in(result)
+        fixed = all(_storage(t) in self._fixed for t in given)
+        self.read.update(map(_storage, given))
+        for tensor in made:
+            if fixed:
+                self.fix(tensor)
+            else:  # also where an activation was written into a fixed tensor
+                self._fixed.discard(_storage(tensor))
+        if counted:
+            kind = self._kind(name, args)
+            self.macs[kind] = self.macs.get(kind, 0) + _count(
+                packet, args, kwargs, result
+            )
+        return result
+
+    def _kind(self, name: str, args) -> str:
+        """Return what a counted operation is to a reader."""
+        if name in _MATRICES:
+            factors = [args[i] for i in _MATRICES[name]]
+            fixed = any(_storage(t) in self._fixed for t in factors)
+            return "linear" if fixed else "products"
+        return "convolution" if "conv" in name else name
 
 
-def _counter() -> FlopCounterMode:
-    """Make PyTorch's counter, with the one operation that torchvision adds."""
-    mapping = {}
-    if hasattr(torch.ops.torchvision, "deform_conv2d"):
-        mapping[torch.ops.torchvision.deform_conv2d] = _deform_flop
-    return FlopCounterMode(display=False, custom_mapping=mapping)
+def _storage(tensor: torch.Tensor) -> int:
+    """Identify the memory of a tensor, which its views share."""
+    return tensor.untyped_storage()._cdata
 
 
-def _by_kind(counter: FlopCounterMode) -> dict[str, int]:
-    """Return the multiply-adds counted so far, by kind."""
-    macs: dict[str, int] = {}
-    for operation, flops in counter.flop_counts.get("Global", {}).items():
-        name = str(operation).rsplit(".", 1)[-1]
-        kind = _KINDS.get(name, name)
-        macs[kind] = macs.get(kind, 0) + flops // 2
-    return macs
+def _count(packet, args, kwargs, result) -> int:
+    """Return the multiply-adds of one operation."""
+    if packet.__name__ == "deform_conv2d":  # like the convolution that it replaces
+        return prod(result.shape) // result.shape[1] * prod(args[1].shape)
+    return flop_registry[packet](*args, **kwargs, out_val=result) // 2
 
 
 def trace(network: nn.Module, input_size: tuple[int, ...]) -> list[Call]:
@@ -139,54 +134,54 @@ def trace(network: nn.Module, input_size: tuple[int, ...]) -> list[Call]:
     Raises:
         ValueError: the network cannot take an input of this size.
     """
-    clone = on_meta(network).eval()
-    floats = (p.dtype for p in clone.parameters() if p.is_floating_point())
-    x = torch.empty(1, *input_size, device="meta", dtype=next(floats, torch.float32))
+    return _follow(network, input_size)[0]
+
+
+def _follow(
+    network: nn.Module, input_size: tuple[int, ...]
+) -> tuple[list[Call], set[str]]:
+    """Return the calls of `trace`, and the names of the parameters that take part.
+
+    Those that an operation read, and those of the modules that were called.
+    """
     calls: list[Call | None] = []
     # the modules being called: each with its position in calls and the count so far
-    begun: list[tuple[nn.Module, int, dict[str, int]]] = []
-    counter = _counter()
+    begun: list[tuple[int, dict[str, int]]] = []
+    counter = _Counter()
+    parameters: dict[str, int] = {}
+
+    def prepare(clone: nn.Module, x: torch.Tensor) -> None:
+        for tensor in (*clone.parameters(), *clone.buffers()):
+            counter.fix(tensor)
+        named = clone.named_parameters(remove_duplicate=False)
+        parameters.update({name: _storage(p) for name, p in named})
+        for name, module in clone.named_modules():
+            module.register_forward_pre_hook(enter, with_kwargs=True)
+            module.register_forward_hook(partial(leave, name), with_kwargs=True)
 
     def enter(module, args, kwargs):
-        begun.append((module, len(calls), _by_kind(counter)))
+        begun.append((len(calls), dict(counter.macs)))
         calls.append(None)
 
-    def leave(module, args, kwargs, output):
-        _, position, before = begun.pop()
-        macs = {k: n - before.get(k, 0) for k, n in _by_kind(counter).items()}
+    def leave(name, module, args, kwargs, output):
+        position, before = begun.pop()
+        macs = {k: n - before.get(k, 0) for k, n in counter.macs.items()}
         calls[position] = Call(
-            names[module],
+            name,
             module,
             _shapes((args, kwargs)),
             _shapes(output),
             {k: n for k, n in macs.items() if n},
         )
 
-    names = {module: name for name, module in clone.named_modules()}
-    for module in clone.modules():
-        module.register_forward_pre_hook(enter, with_kwargs=True)
-        module.register_forward_hook(leave, with_kwargs=True)
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            clone(x)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        inside = next((m for m, *_ in reversed(begun) if names[m]), None)
-        where = f" (it stops in {names[inside]})" if inside is not None else ""
-        raise ValueError(
-            f"{type(network).__name__} cannot take an input of {show_shape(input_size)}"
-            f"{where}: {str(error).rstrip('.')}. Pass input_size=(channels, height, width) as the "
-            "network expects it."
-        ) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-    return calls
-
-
-def show_shape(shape: tuple[int, ...]) -> str:
-    """Write a shape as people do: (64, 56, 56) -> '64 x 56 x 56'."""
-    return " x ".join(str(n) for n in shape)
+    run_on_shapes(network, input_size, prepare, [counter])
+    called = {call.name for call in calls}
+    used = {
+        name
+        for name, key in parameters.items()
+        if key in counter.read or name.rpartition(".")[0] in called
+    }
+    return calls, used
 
 
 def count_parameters(network: nn.Module, trainable: bool = True) -> int:
@@ -247,13 +242,16 @@ def stage_table(
     Returns:
         A table with the columns stage, output shape (of one image), parameters and
         MACs and a last row of totals. The columns hold plain numbers; the display
-        groups their digits.
+        groups their digits. Only trainable parameters that take part in evaluation are
+        counted: an auxiliary head is "not used" and adds nothing.
 
     Raises:
         ValueError: a path in `stages` is not a module of the network.
     """
-    calls = trace(network, input_size)
+    calls, used = _follow(network, input_size)
     modules = dict(network.named_modules())
+    named = list(network.named_parameters(remove_duplicate=False))
+    counted = {id(p): p for name, p in named if name in used and p.requires_grad}
     if stages is None:
         stages = {name: [name] for name in _rows(network, depth)}
     by_name: dict[str, list[Call]] = {}
@@ -271,23 +269,23 @@ def stage_table(
                     f"{type(network).__name__}. Its direct children are "
                     f"{', '.join(name for name, _ in network.named_children())}."
                 )
-            for p in modules[path].parameters():
-                if p.requires_grad and id(p) not in seen:
-                    seen.add(id(p))
-                    parameters += p.numel()
+            own = {id(p) for p in modules[path].parameters()} & counted.keys()
+            parameters += sum(counted[key].numel() for key in own - seen)
+            seen |= own
             for call in _calls_under(path, by_name):
                 macs += sum(call.macs.values())
                 shape = call.outputs
-        rows.append((stage, _show_outputs(shape), parameters, macs))
+        outputs = _show_outputs(shape) if shape or parameters else "not used"
+        rows.append((stage, outputs, parameters, macs))
 
-    total = count_parameters(network), sum(calls[0].macs.values())
+    total = sum(p.numel() for p in counted.values()), sum(calls[0].macs.values())
     rest = (
         total[0] - sum(row[2] for row in rows),
         total[1] - sum(row[3] for row in rows),
     )
     if any(rest):
-        own = [n for n, p in network.named_parameters() if id(p) not in seen]
-        rows.append((", ".join(own[:3]) or "outside modules", "", *rest))
+        loose = [n for n, p in named if id(p) in counted.keys() - seen]
+        rows.append((", ".join(loose[:3]) or "outside modules", "", *rest))
     rows.append(("total", _show_outputs(calls[0].outputs), *total))
     return Table(rows, columns=["stage", "output shape", "parameters", "MACs"])
 
@@ -325,7 +323,5 @@ def _parents(name: str, top: str) -> list[str]:
 
 
 def _show_outputs(shapes: tuple[tuple[int, ...], ...] | None) -> str:
-    """Write the outputs of a module without their batch, or that it never ran."""
-    if shapes is None:
-        return "not used"
-    return ", ".join(show_shape(shape[1:]) for shape in shapes)
+    """Write the outputs of a module without their batch; "" where it was not called."""
+    return ", ".join(show_shape(shape[1:]) for shape in shapes or ())

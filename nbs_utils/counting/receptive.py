@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from ..tables import Table
+from .linearized import Linearized
+from .shapes import map_layouts
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class ReceptiveField:
         size: height and width of the field in pixels.
         jump: how many pixels the field moves when the position moves by one, the
             product of all strides; None where it cannot be seen, because the map has a
-            single position or the border cuts the field off on both sides.
+            single position or the border cuts the field off on both sides. Inside a
+            window of attention it is 0.
         box: first row, first column, last row, last column in the input, inclusive.
         clipped: True when the box touches the border of the input, so that the
             field may be larger than `size` on a larger input.
@@ -51,50 +52,6 @@ class _Found(Exception):
     """Ends a forward pass at the layer that is asked for."""
 
 
-# Each of these passes on a position unchanged, or scales it: what it depends on stays
-# the same, but its gradient could vanish (a ReLU at zero) or be spread by chance.
-_POINTWISE = {
-    *("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_"),
-    *("elu", "elu_", "selu", "selu_", "celu", "gelu", "silu", "mish", "hardswish"),
-    *("hardsigmoid", "sigmoid", "tanh", "threshold", "softplus", "prelu"),
-    *("batch_norm", "layer_norm", "group_norm", "local_response_norm", "dropout"),
-    *("instance_norm", "rms_norm", "dropout2d", "feature_dropout"),
-}
-
-
-class _Linear(TorchFunctionMode):
-    """Make a network linear with positive weights, so that its gradient is its support.
-
-    Pointwise functions and normalization become the identity and maximum pooling
-    becomes the mean over the same window, also where a network calls the functions
-    and has no modules for them.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        if name in _POINTWISE:
-            return args[0] if args else kwargs["input"]
-        if "adaptive_max_pool2d" in name:
-            return F.adaptive_avg_pool2d(args[0], *args[1:2], **_only(kwargs, "output"))
-        if "max_pool2d" in name:
-            return _mean_pool(*args, **kwargs)
-        return func(*args, **kwargs)
-
-
-def _only(kwargs: dict, start: str) -> dict:
-    return {key: value for key, value in kwargs.items() if key.startswith(start)}
-
-
-def _mean_pool(
-    x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, **_
-):
-    """Average over the windows of a maximum pooling of the same arguments."""
-    if dilation not in (1, (1, 1), [1, 1]):
-        raise NotImplementedError("Receptive fields of dilated pooling are not built.")
-    return F.avg_pool2d(x, kernel_size, stride or kernel_size, padding, ceil_mode)
-
-
 def _positive_copy(network: nn.Module) -> nn.Module:
     """Copy a network and give every weight the value that makes sums into means."""
     clone = copy.deepcopy(network).cpu().float().eval()
@@ -115,52 +72,68 @@ def receptive_field(
     input_size: tuple[int, ...] = (3, 224, 224),
     layer: str | None = None,
     position: tuple[int, int] | None = None,
+    *,
+    layout: str | None = None,
 ) -> ReceptiveField:
     """Find which pixels one position of a feature map depends on, from gradients.
 
     The gradient is taken through a copy of the network that was made linear with
     positive weights, so no contribution can vanish or cancel: every pixel in the
-    field has a gradient, whatever the trained weights are.
+    field has a gradient, whatever the trained weights are. A gate that is made of all
+    positions (squeeze-and-excitation) lets every later position see the whole input.
 
     Args:
         network: any module; it is left exactly as it was.
         input_size: shape of one input (C, H, W). A field larger than this is cut off
             and marked; a larger input than the network's own shows it whole.
-        layer: path of the layer whose output is meant; by default the last output
-            (B, C, H, W) with more than one position.
+        layer: path of the layer whose output is meant; by default the last one whose
+            output is a map with more than one position.
         position: row and column in that output, by default the middle.
+        layout: where the channels of that output are: "nchw" for (B, C, H, W), "nhwc"
+            for (B, H, W, C). By default it is found out, see
+            `nbs_utils.counting.shapes.map_layouts`.
 
     Raises:
-        ValueError: the network has no such layer, or the layer's output is no map.
+        ValueError: the network has no such layer, the layer's output is no map, or
+            layout is neither.
     """
+    if layout not in (None, "nchw", "nhwc"):
+        raise ValueError(f"layout is {layout!r}; it must be 'nchw' or 'nhwc'.")
     clone = _positive_copy(network)
     modules = dict(clone.named_modules())
     if layer is not None and layer not in modules:
         raise ValueError(f"{type(network).__name__} has no layer called '{layer}'.")
+    watched = list(modules) if layer is None else [layer]
+    layouts = map_layouts(network, input_size, watched)
+    if layout is not None:
+        layouts = dict.fromkeys(watched if layer else layouts, layout)
     maps: list[torch.Tensor] = []
 
-    def keep(module, args, output):
-        is_map = isinstance(output, torch.Tensor) and output.dim() == 4
-        if is_map and (layer is not None or output.shape[2:].numel() > 1):
-            maps.append(output)
+    def keep(name, output):
+        if isinstance(output, torch.Tensor) and output.dim() == 4 and name in layouts:
+            channels = 1 if layouts[name] == "nchw" else 3
+            total = output.sum(dim=(0, channels))  # (height, width)
+            if layer is not None or total.numel() > 1:
+                maps.append(total)
         if layer is not None:
             raise _Found
 
-    watched = modules.values() if layer is None else [modules[layer]]
-    for module in watched:
-        module.register_forward_hook(keep)
+    for name in watched:
+        modules[name].register_forward_hook(
+            lambda module, args, output, name=name: keep(name, output)
+        )
     x = torch.ones(1, *input_size, requires_grad=True)
     try:
-        with _Linear():
+        with Linearized():
             clone(x)
     except _Found:
         pass
     if not maps:
         raise ValueError(
-            f"{layer or type(network).__name__} gives no map (B, C, H, W), so a "
+            f"{layer or type(network).__name__} gives no map with four axes, so a "
             "position in it has no receptive field. Name a layer before the pooling."
         )
-    return _field(x, maps[-1].sum(dim=(0, 1)), position)
+    return _field(x, maps[-1], position)
 
 
 def _field(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import runtime
+from .shapes import on_meta
 
 
 @dataclass(frozen=True)
@@ -221,8 +222,6 @@ def peak_memory(
 
 def _activations(network, input_size, batch_size, training) -> int:
     """Count the bytes of activations that one batch needs, on shapes alone."""
-    from .operations import on_meta
-
     clone = on_meta(network).train(training)
     own = {t.untyped_storage()._cdata for t in [*clone.parameters(), *clone.buffers()]}
     x = torch.empty(batch_size, *input_size, device="meta")

@@ -25,10 +25,12 @@ class BadImage(ValueError):
     """An image file that cannot be decoded; the message names the file."""
 
 
-def _decode_with_pil(path: Path, channels: int) -> Tensor:
-    from PIL import Image
+def _decode_with_pil(path: Path, channels: int, upright: bool) -> Tensor:
+    from PIL import Image, ImageOps
 
     with Image.open(path) as image:
+        if upright:
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16 bits, which convert() would cut off
             levels = np.asarray(image).astype(np.int64) >> 8
             image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
@@ -36,19 +38,30 @@ def _decode_with_pil(path: Path, channels: int) -> Tensor:
     return torch.from_numpy(array).reshape(*array.shape[:2], channels).permute(2, 0, 1)
 
 
+def _turned_by_pil_only(data: np.ndarray) -> bool:
+    """Tell whether a file is of a kind whose orientation torchvision passes over."""
+    head = data[:12].tobytes()
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP" and b"EXIF" in data.tobytes()
+
+
 def decode_file(
-    path: Path, channels: int = 3, data: np.ndarray | None = None
+    path: Path,
+    channels: int = 3,
+    data: np.ndarray | None = None,
+    *,
+    upright: bool = False,
 ) -> Tensor:
     """Decode one image file to uint8 (channels, H, W).
 
     torchvision's decoder is faster than PIL's (benchmarks/evaluation.py); PIL is asked
-    where torchvision cannot read a format (BMP, TIFF, 16 bits). An EXIF orientation is
-    not applied.
+    where torchvision cannot read a format (BMP, TIFF, 16 bits).
 
     Args:
         path: the file.
         channels: 1 or 3.
         data: its bytes, uint8, where they have been read already.
+        upright: apply the EXIF orientation, with which cameras say how they were
+            held. Published figures of ImageNet were measured without.
 
     Raises:
         BadImage: neither can read the file; it is truncated or no image.
@@ -60,13 +73,15 @@ def decode_file(
         # The operator itself: torchvision.io on top of it warns at every call since
         # 0.29 that it will go. Once it is gone, the AttributeError leads to PIL.
         mode = 1 if channels == 1 else 3  # gray or RGB
-        image = torch.ops.image.decode_image(torch.from_numpy(data), mode, False)
+        if upright and _turned_by_pil_only(data):
+            return _decode_with_pil(path, channels, upright)
+        image = torch.ops.image.decode_image(torch.from_numpy(data), mode, upright)
         if image.dtype == torch.uint8 and image.shape[:-2] == (channels,):
             return image
     except (OSError, RuntimeError, AttributeError):
         pass  # PIL reads more formats, and its message says more
     try:
-        return _decode_with_pil(path, channels)
+        return _decode_with_pil(path, channels, upright)
     except Exception as error:
         raise BadImage(
             f"The image {path} cannot be read: {error}. Replace or remove it, or "

@@ -1,9 +1,6 @@
 """Photographs as they lie in files, in their own shape: what protocols cut."""
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from .datasets import stratified
 from .decoding import BadImage, decode_file
 from .imagenet import find_validation
 from .protocols import cut, views
+from .reading import in_order
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _TURNS = {3: 2, 6: 3, 8: 1}  # EXIF orientation: quarter turns to the left
@@ -205,7 +203,7 @@ class Photographs:
 
         ahead = ahead or 4 * self.workers
         for i, result in enumerate(
-            _in_order(read, range(len(self)), self.workers, ahead)
+            in_order(read, range(len(self)), self.workers, ahead)
         ):
             if result is not None:
                 yield i, result
@@ -250,35 +248,6 @@ class Photographs:
         """Turn uint8 images into what a network sees."""
         mean, std = (s.to(x.device)[:, None, None] for s in (self.mean, self.std))
         return x.float().mul_(1 / (255 * std)).sub_(mean / std)
-
-
-def _in_order(
-    work: Callable, items: Iterable, threads: int, ahead: int
-) -> Iterator[Any]:
-    """Yield work(item) for each item in order, computed in threads ahead of time."""
-    before = torch.get_num_threads()
-    ready = threading.Barrier(threads + 1)
-
-    def compute_alone() -> None:  # PyTorch's own threads would wait for each other
-        torch.set_num_threads(1)
-        ready.wait(60)
-
-    pool = ThreadPoolExecutor(threads, initializer=compute_alone)
-    try:
-        started = [pool.submit(int) for _ in range(threads)]
-        ready.wait(60)
-        torch.set_num_threads(before)  # of this thread, in which the network computes
-        for future in started:
-            future.result()
-        waiting: deque = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def load_photographs(

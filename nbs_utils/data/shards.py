@@ -15,7 +15,7 @@ import hashlib
 import shutil
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from .datasets import DataNotFound
 from .decoding import EXTENSIONS
@@ -61,14 +61,50 @@ def unpack_shards(patterns: str, root: Path) -> Path:
     return folder
 
 
+def are_local_files(patterns: str) -> bool:
+    """Tell whether patterns name nothing but tar files on this machine.
+
+    All others are handed to a shell by `webdataset`: `pipe:COMMAND` as it stands, and
+    addresses as arguments of `curl` and its like. A list of shards (.yaml) may hold
+    either.
+
+    Args:
+        patterns: as `unpack_shards` takes them.
+    """
+    return all(
+        ":" not in pattern and pattern.strip().endswith((".tar", ".tar.gz", ".tgz"))
+        for pattern in patterns.split(" | ")
+    )
+
+
 def _unpack(pattern: str, folder: Path) -> None:
     count = 0
     for count, (name, label, data) in enumerate(_samples(pattern), 1):
-        path = folder / label / name
+        path = folder / _folder_name(label, name, pattern) / _flat(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     if not count:
         raise DataNotFound(f"There is no image in the shards {pattern}.")
+
+
+def _folder_name(label: str, name: str, pattern: str) -> str:
+    """Return a class that can be the name of one folder, on every system.
+
+    Raises:
+        DataNotFound: it cannot; as a path it would lead out of the folder.
+    """
+    plain = PurePosixPath(label).name == PureWindowsPath(label).name == label
+    if not plain or label in ("", ".", "..") or not label.isprintable():
+        raise DataNotFound(
+            f"The class of {name} in {pattern} is {label!r}; a class becomes the name "
+            "of a folder and may hold no slash and no colon. Write its .cls file anew."
+        )
+    return label
+
+
+def _flat(name: str) -> str:
+    """Return the file name of an image, whatever folders its key names."""
+    return name.replace("/", "_").replace("\\", "_").replace(":", "_")
 
 
 def _samples(pattern: str) -> Iterator[tuple[str, str, bytes]]:
@@ -98,6 +134,6 @@ def _samples(pattern: str) -> Iterator[tuple[str, str, bytes]]:
             label = sample["cls"].decode().strip()
             if label.isdigit():  # folders are sorted as words, and numbers must agree
                 label = label.zfill(6)
-            yield key.replace("/", "_") + found[0], label, sample[found[0][1:]]
+            yield key + found[0], label, sample[found[0][1:]]
     except (OSError, ValueError, EOFError) as error:
         raise DataNotFound(f"The shards {pattern} cannot be read: {error}") from error

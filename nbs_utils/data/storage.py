@@ -1,22 +1,24 @@
 """Where the pixels are while a network trains: on the device, in memory, in files."""
 
+import contextlib
+import math
 import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ..distributed import world
 from .datasets import Part
 from .decoding import BadImage, decode_file, square
+from .reading import in_order
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20,
          "gi": 2**30}  # fmt: skip
+CHUNK = 16  # images that one thread decodes before it looks for more work
 
 
 class Store:
@@ -74,52 +76,17 @@ class ArrayStore(Store):
             yield (x.pin_memory() if self.pin else x), batch
 
 
-class _Files(Dataset):
-    """What a DataLoader worker holds: one item is one batch, decoded."""
-
-    def __init__(self, paths: list[Path], size: int, channels: int, skip: bool):
-        # One array of bytes: a list of Path objects would be copied into every
-        # worker, page by page, as its reference counts are touched.
-        names = [os.fspath(p).encode() for p in paths]
-        self.ends = torch.tensor([len(n) for n in names]).cumsum(0)
-        self.names = torch.from_numpy(np.frombuffer(b"".join(names), np.uint8).copy())
-        self.size, self.channels, self.skip = size, channels, skip
-
-    def path(self, i: int) -> Path:
-        first = int(self.ends[i - 1]) if i else 0
-        return Path(bytes(self.names[first : int(self.ends[i])].tolist()).decode())
-
-    def __getitem__(self, batch: list[int]) -> tuple[Tensor | str, list[int] | None]:
-        images, kept = [], []
-        for i in batch:
-            try:
-                image = decode_file(self.path(i), self.channels)
-            except BadImage as error:
-                if not self.skip:
-                    return str(error), None  # raised by the reader, not in a worker
-                warnings.warn(
-                    f"Skipped an unreadable image: {self.path(i)}", stacklevel=2
-                )
-                continue
-            images.append(square(image, self.size))
-            kept.append(i)
-        if not images:
-            shape = (0, self.channels, self.size, self.size)
-            return torch.empty(shape, dtype=torch.uint8), []
-        rows = torch.stack([image.permute(1, 2, 0) for image in images])
-        return rows.permute(0, 3, 1, 2), kept  # as the decoder leaves them
-
-
 class FileStore(Store):
-    """Images in files, decoded anew for every epoch by DataLoader workers.
+    """Images in files, decoded anew for every epoch, in threads ahead of their use.
 
     Args:
         part: the files of the split and their labels.
         size: side of the squares in pixels.
         channels: 1 or 3.
-        workers: processes that decode; 0 decodes in this one.
+        workers: threads that decode; 0 decodes in the caller's.
         skip: leave unreadable images out instead of raising.
-        pin: copy batches to page-locked memory, for a GPU.
+        pin: decode into page-locked memory, for a GPU.
+        upright: apply the EXIF orientation.
     """
 
     def __init__(
@@ -130,25 +97,65 @@ class FileStore(Store):
         workers: int = 0,
         skip: bool = False,
         pin: bool = False,
+        upright: bool = False,
     ):
-        self.labels = part.labels
-        self.files = _Files(part.paths, size, channels, skip)
-        self.workers, self.pin = workers, pin
+        self.labels, self.paths = part.labels, part.paths
+        self.size, self.channels, self.upright = size, channels, upright
+        self.workers, self.skip, self.pin = workers, skip, pin
 
     def read(self, chosen: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        loader = DataLoader(
-            self.files,
-            batch_size=None,  # an item is a batch already
-            sampler=[batch.tolist() for batch in chosen],
-            num_workers=min(self.workers, len(chosen)),
-            pin_memory=self.pin,
-            # torch's own generator must not advance: it belongs to the network
-            generator=torch.Generator().manual_seed(0),
-        )
-        for x, kept in loader:
-            if kept is None:
-                raise BadImage(x)
-            yield x, torch.as_tensor(kept, dtype=torch.int64)
+        """Yield batches; two whole ones at most are decoded before they are used.
+
+        Raises:
+            BadImage: a file cannot be read and `skip` is off.
+        """
+        batches = [batch.tolist() for batch in chosen]
+        sizes = [math.ceil(len(batch) / CHUNK) for batch in batches]
+        ahead = max(2 * max(sizes, default=1), 2 * self.workers)
+        threads = min(self.workers, sum(sizes))
+        done = in_order(self._decode, self._chunks(batches), threads, ahead)
+        # Closed here, not when the garbage is collected: its threads end with this.
+        with contextlib.closing(done):
+            for batch, count in zip(batches, sizes):
+                kept = []
+                for _ in range(count):
+                    rows, found, skipped = next(done)
+                    kept += found
+                    for sentence in skipped:
+                        warnings.warn(f"Skipped: {sentence}", stacklevel=2)
+                if not count:
+                    rows = self._rows(0)
+                if len(kept) < len(batch):
+                    rows = rows[kept]
+                x = rows.permute(0, 3, 1, 2)  # as the decoder leaves them
+                yield x, torch.tensor([batch[i] for i in kept], dtype=torch.int64)
+
+    def _rows(self, count: int) -> Tensor:
+        shape = (count, self.size, self.size, self.channels)
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin)
+
+    def _chunks(self, batches: list[list[int]]) -> Iterator[tuple]:
+        """Yield a batch's memory, where in it to begin, and the images to decode."""
+        for batch in batches:
+            rows = self._rows(len(batch))
+            for start in range(0, len(batch), CHUNK):
+                yield rows, start, batch[start : start + CHUNK]
+
+    def _decode(self, chunk: tuple) -> tuple[Tensor, list[int], list[str]]:
+        """Fill a part of a batch; return it, the places filled, and what was bad."""
+        rows, start, images = chunk
+        kept, skipped = [], []
+        for place, i in enumerate(images, start):
+            try:
+                image = decode_file(self.paths[i], self.channels, upright=self.upright)
+            except BadImage as error:
+                if not self.skip:
+                    raise
+                skipped.append(str(error).partition(" Replace or")[0])
+                continue
+            rows[place] = square(image, self.size).permute(1, 2, 0)
+            kept.append(place)
+        return rows, kept, skipped
 
 
 def parse_bytes(amount: float | str) -> int:

@@ -18,6 +18,7 @@ _HOME = {
     "plot_bars": "curves",
     "plot_ablation": "curves",
     "plot_confusion": "curves",
+    "show_experiment": "experiments",
     "live_curve": "live",
     "activations": "layers",
     "activation_statistics": "layers",

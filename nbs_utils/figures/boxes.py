@@ -79,9 +79,10 @@ class BoxPiece(Piece):
         self.height = 24 if slim else 32
         if self.columns:
             self.height = 30 + 17 * max(len(words) for words in self.columns) + 8
-        self.two_lines = not (slim or self.columns or self._beside())
-        if self.two_lines:
-            self.height = 50
+        self.below: list[str] = []  # lines of smaller text, below the label
+        if not (slim or self.columns or self._beside()):
+            self.below = wrapped(self._second(), 12.5, 2 * HALF - 22)
+            self.height = 33 + 17 * len(self.below)
 
     def _second(self) -> str:
         """Return what stands smaller beside the label, or in a second line."""
@@ -120,7 +121,7 @@ class BoxPiece(Piece):
         pen.text(x + 11, middle, self.label, size=size, faint=slim)
         used = 11 + text_width(self.label, size)
         shape_room = text_width(self.shape, 13) + 11
-        if not self.two_lines:
+        if not self.below:
             pen.text(x + used + 8, middle + 0.5, self._second(), size=12.5, faint=True)
         if used + shape_room + 8 < w:
             pen.text(x + w - 11, middle, self.shape, size=13, anchor="end", faint=True)
@@ -137,15 +138,29 @@ class BoxPiece(Piece):
                         f'V{top + self.height - 7:.1f}" stroke="currentColor" '
                         'stroke-opacity="0.3"/>'
                     )
-        elif self.two_lines:
-            line = shortened(self._second(), 12.5, w - 22)
-            pen.text(x + 11, top + 36, line, size=12.5, faint=True)
+        for i, line in enumerate(self.below):
+            pen.text(x + 11, top + 36 + 17 * i, line, size=12.5, faint=True)
+
+
+def wrapped(text: str, size: float, room: float, most: int = 2) -> list[str]:
+    """Return a text in lines that end before an arrow; the last one may be cut."""
+    lines, rest = [], text
+    while text_width(rest, size) > room and len(lines) < most - 1:
+        words = rest.split(" ")
+        ends = [i for i, word in enumerate(words) if i and word in ("→", "|", "+")]
+        fits = [i for i in ends if text_width(" ".join(words[:i]), size) <= room]
+        if not fits:
+            break
+        lines.append(" ".join(words[: fits[-1]]))
+        rest = " ".join(words[fits[-1] :])
+    return [*lines, shortened(rest, size, room)]
 
 
 def _brief(label: str) -> str:
-    """Return the label of a convolution without its channels: the shape has them."""
-    first, *rest = label.split(", ")
-    return ", ".join([first, *(word for word in rest if word.startswith("/"))])
+    """Return the label of a layer without its channels: the shape has them."""
+    first, *rest = label.removeprefix("cyclic ").split(", ")
+    rest = [word for word in rest if not word.isdigit()]
+    return ", ".join([first, *rest])
 
 
 def _name(pen, box, owner, top, height) -> None:

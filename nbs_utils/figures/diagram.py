@@ -8,7 +8,7 @@ from .boxes import shape_text, words_text
 from .layout import GAP, SeriesPiece
 from .pen import UI, Pen, text_width
 from .structure import Arcs, Box, Parallel, Series, build
-from .tracing import trace
+from .tracing import graph_of
 
 _HIGHEST = 800  # pixels; "auto" opens no further level beyond
 _WIDEST = 560
@@ -64,7 +64,7 @@ def _drawn(network, input_size, depth, title) -> tuple[str, str]:
             f"depth is {depth!r}; it must be a positive number of levels, 'auto' or "
             "'leaf'."
         )
-    graph = trace(network, tuple(input_size))
+    graph = graph_of(network, tuple(input_size))
     if depth == "leaf":
         series = build(graph, float("inf"), leaf=True)
     elif depth == "auto":

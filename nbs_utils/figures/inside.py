@@ -9,8 +9,10 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.nn import functional as F
 
+from ..counting.shapes import map_layouts
+from ..runtime import evaluation_mode
 from .images import draw_grid, to_pixels
-from .layers import evaluation, find_layer
+from .layers import find_layer
 from .style import WIDTH, show, styled
 
 _LEVELS = 240  # shades, so that a mosaic and its gaps fit an exact palette
@@ -137,8 +139,8 @@ def grad_cam(
 
     Args:
         network: run in evaluation mode and left in its own.
-        layer: a module or its name; its output is (B, C, h, w), or tokens (B, N, D)
-            whose last h*h ones are a square of patches.
+        layer: a module or its name; its output is (B, C, h, w), (B, h, w, C) as in
+            Swin, or tokens (B, N, D), the last of which are the patches of the image.
         x: (B, C, H, W), normalized, on the network's device.
         target: class of each image, or one for all; None takes the predicted class.
 
@@ -154,9 +156,10 @@ def grad_cam(
         kept.append(output if output.requires_grad else output.requires_grad_())
         return output.clone()  # what follows may work in place, on the copy
 
-    handle = find_layer(network, layer).register_forward_hook(hook)
+    module = find_layer(network, layer)
+    handle = module.register_forward_hook(hook)
     try:
-        with evaluation(network), torch.enable_grad():
+        with evaluation_mode(network), torch.enable_grad():
             logits = network(x)
             if target is None:
                 target = logits.argmax(1)
@@ -165,22 +168,37 @@ def grad_cam(
             (gradient,) = torch.autograd.grad(score, kept[0])
     finally:
         handle.remove()
-    maps, gradient = _as_maps(kept[0].detach()), _as_maps(gradient)
+    layout = "nchw"
+    if kept[0].ndim == 4:
+        name = next(name for name, m in network.named_modules() if m is module)
+        found = map_layouts(network, tuple(x.shape[1:]), [name])
+        layout = found.get(name, "neither")
+    ratio = x.shape[2] / x.shape[3]
+    maps = _as_maps(kept[0].detach(), layout, ratio)
+    gradient = _as_maps(gradient, layout, ratio)
     alpha = gradient.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
     return (alpha * maps).sum(1).relu()
 
 
-def _as_maps(value: torch.Tensor) -> torch.Tensor:
-    """Return (B, C, h, w); of tokens, the square of patches at the end."""
-    if value.ndim == 4:
-        return value
+def _as_maps(value: torch.Tensor, layout: str, ratio: float) -> torch.Tensor:
+    """Return (B, C, h, w); of tokens, the patches at the end.
+
+    Args:
+        value: the output of a layer, or its gradient.
+        layout: "nchw" or "nhwc" of maps.
+        ratio: height over width of the image, which patches share.
+    """
+    if value.ndim == 4 and layout in ("nchw", "nhwc"):
+        return value if layout == "nchw" else value.permute(0, 3, 1, 2)
     if value.ndim == 3:
-        side = int(value.shape[1] ** 0.5)
-        patches = value[:, -side * side :]  # class and register tokens come first
-        return patches.transpose(1, 2).unflatten(2, (side, side))
+        height = int((value.shape[1] * ratio) ** 0.5 + 1e-6)
+        width = max(1, round(height / ratio))
+        patches = value[:, -height * width :]  # class and register tokens come first
+        return patches.transpose(1, 2).unflatten(2, (height, width))
     raise ValueError(
         f"The layer's output has the shape {tuple(value.shape)}; Grad-CAM needs "
-        "feature maps (B, C, h, w) or tokens (B, N, D). Pick an earlier layer."
+        "feature maps (B, C, h, w) or (B, h, w, C), or tokens (B, N, D). Pick an "
+        "earlier layer."
     )
 
 
@@ -244,7 +262,7 @@ def show_grad_cam(
     """
     classes = classes or getattr(split, "classes", None)
     pixels = [to_pixels(i) for i in (split.denormalize(x) if split is not None else x)]
-    with evaluation(network), torch.no_grad():
+    with evaluation_mode(network), torch.no_grad():
         chance = network(x).float().softmax(1).cpu()
     predicted = chance.argmax(1).tolist()
     asked = predicted if targets is None else [int(t) for t in targets]

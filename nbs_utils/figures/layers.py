@@ -3,13 +3,14 @@
 import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from ..counting.shapes import map_layouts
+from ..runtime import evaluation_mode
 from .style import COLORS, new_figure, show, styled
 
 # Modules after which a unit is on or off.
@@ -44,18 +45,6 @@ def find_layer(network: nn.Module, layer: str | nn.Module) -> nn.Module:
             + "All names: [name for name, _ in network.named_modules()]."
         )
     return layers[layer]
-
-
-@contextmanager
-def evaluation(network: nn.Module):
-    """Put a network in evaluation mode and each of its modules back afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield network
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def select_layers(network: nn.Module, layers: Iterable[str] | None) -> list[str]:
@@ -114,7 +103,7 @@ def activations(
     names = select_layers(network, layers)
     handles = [find_layer(network, n).register_forward_hook(keep(n)) for n in names]
     try:
-        with evaluation(network):
+        with evaluation_mode(network):
             network(x)
     finally:
         for handle in handles:
@@ -128,7 +117,8 @@ def activation_statistics(
     """Return mean, standard deviation and share of dead units, layer by layer.
 
     A unit is a channel (or a feature of a linear layer or token). It is dead where
-    it is never above zero, for any image and at any position.
+    it is never above zero, for any image and at any position. Where a map's channels
+    are, is found out: Swin and ConvNeXt have some maps with channels last.
 
     Args:
         network, x, layers: as in `activations`.
@@ -137,10 +127,14 @@ def activation_statistics(
         One row for each layer in order of execution: layer, mean, std, dead.
     """
     rows = []
-    for name, value in activations(network, x, layers).items():
+    seen = activations(network, x, layers)
+    paths = {name.split(" (")[0] for name, value in seen.items() if value.ndim == 4}
+    layouts = map_layouts(network, tuple(x.shape[1:]), paths) if paths else {}
+    for name, value in seen.items():
         value = value.float()
-        # channels are dimension 1 of images, the last of tokens and features
-        axis = 1 if value.ndim == 4 else value.ndim - 1
+        # channels are dimension 1 of most maps, the last of tokens and features
+        first = layouts.get(name.split(" (")[0], "nchw") == "nchw"
+        axis = 1 if value.ndim == 4 and first else value.ndim - 1
         highest = value.movedim(axis, 0).flatten(1).amax(1)
         rows.append(
             {

@@ -9,7 +9,7 @@ from .boxes import shape_text
 from .palette import COLORS
 from .pen import text_width
 from .structure import Arcs, Box, Parallel, Series, build
-from .tracing import trace
+from .tracing import graph_of
 
 _FACE = 150  # pixels of the largest height
 _DEEP = 90  # pixels of the largest number of channels
@@ -60,7 +60,7 @@ def stages(network: nn.Module, input_size: tuple[int, ...]) -> list[tuple[str, t
     (C, H, W), with 1 × 1 for vectors.
     """
     found = [("input", tuple(input_size))]
-    for name, shape in _outputs(build(trace(network, input_size), 1)):
+    for name, shape in _outputs(build(graph_of(network, input_size), 1)):
         shape = shape if len(shape) == 3 else (*shape, 1, 1)
         if len(shape) != 3:
             raise ValueError(

@@ -5,15 +5,25 @@ function mode), every module that it happens in (hooks), and who made each tenso
 the graph is what was executed, whatever Python the forward pass is written in.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .words import Words, describe_module, describe_operation
+from ..counting.shapes import run_on_shapes, tensors_in
+from .moves import describe_move
+from .words import MOVES, Words, describe_module, describe_operation
 
 INPUT = -1
+# These make a tensor like another one, whose numbers they do not read.
+_BLANK = frozenset(
+    (
+        *("empty_like", "zeros_like", "ones_like", "full_like", "rand_like"),
+        *("new_empty", "new_zeros", "new_ones", "new_full", "new_tensor"),
+    )
+)
 
 
 @dataclass
@@ -31,6 +41,8 @@ class Node:
     inputs: list[int]
     inner: "Graph | None" = None
     module: nn.Module | None = None
+    moves: tuple[Callable, ...] = ()  # of a rearrangement: the functions, to try out
+    source: tuple[int, ...] = ()  # and the shape that they were called with
     after: list[str] = field(default_factory=list)  # what was merged into it
     count: int = 1  # how many equal ones in a row it stands for
 
@@ -54,6 +66,20 @@ class _Event:
     inputs: list[int]
     shape: tuple[int, ...]
     stack: tuple[int, ...]
+    moves: tuple[Callable, ...] = ()
+    source: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Again:
+    """A function with all its arguments but the first, to be called on other numbers."""
+
+    function: Callable
+    args: tuple
+    kwargs: dict
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self.function(tensor, *self.args, **self.kwargs)
 
 
 @dataclass
@@ -65,21 +91,10 @@ class _Call:
     shape: tuple[int, ...] = ()
 
 
-def tensors_in(value) -> list[torch.Tensor]:
-    """Return all tensors in nested tuples, lists and dictionaries."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return [tensor for item in value for tensor in tensors_in(item)]
-    return []
-
-
 class _Recorder(TorchFunctionMode):
     """Notes who makes which tensor from which others."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self):
         super().__init__()
         self.events: list[_Event] = []
         self.calls: list[_Call] = []
@@ -87,17 +102,25 @@ class _Recorder(TorchFunctionMode):
         self.maker: dict[int, int] = {}  # id of a tensor -> the event that made it
         self.parameter: dict[int, str] = {}  # id of a tensor -> where it comes from
         self._alive: list[torch.Tensor] = []  # an id is unique as long as its tensor
+
+    def begin(self, network: nn.Module, x: torch.Tensor) -> None:
+        """Learn the names of a network's own tensors, and its input."""
+        self.maker[id(x)] = INPUT
+        self._alive.append(x)
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
             self.parameter[id(tensor)] = name.rpartition(".")[2]
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
         result = function(*args, **kwargs)
-        made = tensors_in(result)
+        # written into a slice, a tensor is another one afterwards
+        made = tensors_in(args[0] if name == "__setitem__" else result)
         given = tensors_in((args, kwargs))
         if not made:
             return result  # a question about a tensor, such as its shape
-        if not any(id(tensor) in self.maker for tensor in given):
+        computed = sum(id(tensor) in self.maker for tensor in given)
+        if not computed or name in _BLANK:
             for tensor in made:  # computed from parameters and constants only
                 for source in given[:1]:
                     if id(source) in self.parameter:
@@ -109,15 +132,18 @@ class _Recorder(TorchFunctionMode):
             result = result.view_as(result)  # dropout at rest returns its input
             made = [result]
         names = [self.parameter[id(t)] for t in given if id(t) in self.parameter]
-        words = describe_operation(function, args, kwargs, given, names)
-        self.note(words, given, made)
+        words = describe_operation(function, args, kwargs, computed, names)
+        moves = source = ()
+        if name in MOVES and len(given) == 1 and args and args[0] is given[0]:
+            moves, source = (_Again(function, args[1:], kwargs),), tuple(given[0].shape)
+        self.note(words, given, made, moves, source)
         return result
 
-    def note(self, words: Words, given, made) -> None:
+    def note(self, words: Words, given, made, moves=(), source=()) -> None:
         """Note an event and the tensors that it made."""
         inputs = [self.maker[id(t)] for t in given if id(t) in self.maker]
         shape = tuple(made[0].shape[1:])
-        self.events.append(_Event(words, inputs, shape, self.stack))
+        self.events.append(_Event(words, inputs, shape, self.stack, moves, source))
         for call in self.stack:
             self.calls[call].events.append(len(self.events) - 1)
         for tensor in made:
@@ -161,7 +187,7 @@ def _in_place(function, args, kwargs) -> bool:
     )
 
 
-def trace(network: nn.Module, input_size: tuple[int, ...]) -> Graph:
+def graph_of(network: nn.Module, input_size: tuple[int, ...]) -> Graph:
     """Return what a network does with one input.
 
     Args:
@@ -171,31 +197,20 @@ def trace(network: nn.Module, input_size: tuple[int, ...]) -> Graph:
     Raises:
         ValueError: the network cannot take an input of this size.
     """
-    from ..counting.operations import on_meta
+    recorder = _Recorder()
 
-    clone = on_meta(network).eval()
-    floats = (p.dtype for p in clone.parameters() if p.is_floating_point())
-    x = torch.empty(1, *input_size, device="meta", dtype=next(floats, torch.float32))
-    recorder = _Recorder(clone)
-    recorder.maker[id(x)] = INPUT
-    for name, module in clone.named_modules():
-        module.register_forward_pre_hook(
-            lambda m, args, name=name: recorder.enter(m, name)
-        )
-        module.register_forward_hook(
-            lambda m, args, kwargs, output: recorder.leave(args, kwargs, output),
-            with_kwargs=True,
-        )
-    try:
-        with torch.no_grad(), recorder:
-            clone(x)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        size = " × ".join(str(n) for n in input_size)
-        raise ValueError(
-            f"{type(network).__name__} cannot take an input of {size}: "
-            f"{str(error).rstrip('.')}. Pass the input_size that it expects, without "
-            "the batch."
-        ) from error
+    def prepare(clone: nn.Module, x: torch.Tensor) -> None:
+        recorder.begin(clone, x)
+        for name, module in clone.named_modules():
+            module.register_forward_pre_hook(
+                lambda m, args, name=name: recorder.enter(m, name)
+            )
+            module.register_forward_hook(
+                lambda m, args, kwargs, output: recorder.leave(args, kwargs, output),
+                with_kwargs=True,
+            )
+
+    run_on_shapes(network, input_size, prepare, [recorder])
     return _graph(recorder, 0)
 
 
@@ -210,7 +225,7 @@ def _graph(recorder: _Recorder, position: int) -> Graph:
         event = recorder.events[number]
         below = event.stack[event.stack.index(position) + 1 :]
         if not below:
-            nodes.append(Node(event.words, "", event.shape, []))
+            nodes.append(_operation(event))
             place[number] = len(nodes) - 1
         else:
             if below[0] not in children:
@@ -225,6 +240,14 @@ def _graph(recorder: _Recorder, position: int) -> Graph:
             if source != place[number] and source not in node.inputs:
                 node.inputs.append(source)
     return _pruned(Graph(nodes, place.get(call.output, INPUT), len(outside)))
+
+
+def _operation(event: _Event) -> Node:
+    """Return the node of an event; what is rearranged is called by what it does."""
+    words = event.words
+    if event.moves:
+        words = describe_move(event.moves, event.source) or words
+    return Node(words, "", event.shape, [], moves=event.moves, source=event.source)
 
 
 def _child(recorder: _Recorder, position: int) -> Node:

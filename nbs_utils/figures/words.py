@@ -39,6 +39,9 @@ _SHAPE = frozenset(
         *("detach", "repeat", "t", "unbind", "adjoint", "__get__", "__getitem__"),
     )
 )
+# Of these, what comes out is told from where the numbers go (see moves.py).
+MOVES = _SHAPE | {"pad", "roll", "flip", "channel_shuffle", "native_channel_shuffle"}
+_CASTS = frozenset(("to", "float", "type", "contiguous", "clone", "detach"))
 _REARRANGED = {
     "flatten": "flatten",
     "transpose": "transpose",
@@ -69,14 +72,25 @@ def _stride(value) -> str:
 
 def _convolution(module: nn.Module) -> Words:
     kernel = _size(module.kernel_size)
-    depthwise = 1 < module.groups == module.in_channels == module.out_channels
-    word = "depthwise" if depthwise else "conv"
-    text = f"{word} {kernel}, {module.out_channels}{_stride(module.stride)}"
-    if module.groups > 1 and not depthwise:
-        text += f", {module.groups} groups"
-    if max(module.dilation) > 1:
-        text += f", dilation {module.dilation[0]}"
-    return Words(text, "conv", f"dw {kernel}" if depthwise else kernel)
+    return _convolved(
+        kernel,
+        module.out_channels,
+        module.stride,
+        module.groups,
+        module.in_channels,
+        max(module.dilation),
+    )
+
+
+def _convolved(kernel, channels, stride, groups, in_channels, dilation) -> Words:
+    """Return the words for a convolution; `kernel` is its size in words."""
+    depthwise = 1 < groups == in_channels
+    grouped = f", {groups} groups" if groups > 1 and not depthwise else ""
+    text = f"{'depthwise' if depthwise else 'conv'} {kernel}, {channels}"
+    text += f"{_stride(stride)}{grouped}"
+    if dilation > 1:
+        text += f", dilation {dilation}"
+    return Words(text, "conv", f"depthwise {kernel}" if depthwise else kernel + grouped)
 
 
 def _pool(module: nn.Module, word: str) -> Words:
@@ -118,7 +132,12 @@ def describe_module(module: nn.Module) -> Words:
     if isinstance(module, nn.LayerNorm):
         return Words("layer norm", "norm")
     if isinstance(module, nn.GroupNorm):
-        return Words(f"group norm, {module.num_groups} groups", "norm")
+        n = module.num_groups
+        return Words(f"group norm, {n} group{'s' if n > 1 else ''}", "norm")
+    if isinstance(module, nn.ChannelShuffle):
+        return _shuffled(module.groups)
+    if name == "DeformConv2d":  # torchvision
+        return _deformable(module.kernel_size, module.out_channels)
     if name == "LocalResponseNorm":
         return Words("local response norm", "norm")
     if isinstance(module, (nn.Dropout, nn.Dropout2d, nn.AlphaDropout)):
@@ -127,6 +146,15 @@ def describe_module(module: nn.Module) -> Words:
     if activation:
         return Words(activation, "act")
     return Words(name, _kind_by_name(name), "")
+
+
+def _shuffled(groups: int) -> Words:
+    return Words(f"channel shuffle, {groups} groups", "move", "shuffle")
+
+
+def _deformable(kernel, channels: int) -> Words:
+    kernel = _size(tuple(kernel))
+    return Words(f"deformable {kernel}, {channels}", "conv", f"deformable {kernel}")
 
 
 def _kind_by_name(name: str) -> str:
@@ -143,16 +171,15 @@ def _kind_by_name(name: str) -> str:
     return "block"
 
 
-def describe_operation(function, args, kwargs, given, parameters) -> Words:
+def describe_operation(function, args, kwargs, computed, parameters) -> Words:
     """Return the words for a function of PyTorch.
 
     Args:
         function, args, kwargs: the call.
-        given: the tensors among its arguments.
+        computed: how many of the tensors among its arguments depend on the input.
         parameters: names of those that are parameters, or made of parameters only.
     """
     name = getattr(function, "__name__", str(function))
-    computed = len(given) - len(parameters)
     own = parameters[-1] if parameters else ""
     if name in _ADD:
         if computed > 1:
@@ -168,8 +195,14 @@ def describe_operation(function, args, kwargs, given, parameters) -> Words:
             return Words("concat", "cat")
         # a list of one: DenseNet's first layer concatenates nothing
         return Words(f"concat {own}", "scale") if own else Words("concat", "identity")
+    if name == "__setitem__":
+        return Words("concat", "cat")
     if name in _SPLIT:
         return Words("split", "split")
+    if name == "roll":
+        return Words("cyclic shift", "move", "shift")
+    if name in ("channel_shuffle", "native_channel_shuffle"):
+        return _shuffled(args[1] if len(args) > 1 else kwargs["groups"])
     if name in _SHAPE:
         if name == "__getitem__":
             return Words(_index(args), "shape")
@@ -189,10 +222,21 @@ def _compute(name: str, args, kwargs) -> Words:
         return Words("attention", "attention", "attention")
     if "dropout" in name:
         return Words("dropout", "drop")
-    if name.startswith("conv"):
-        weight = args[1] if len(args) > 1 else kwargs["weight"]
-        kernel = _size(tuple(weight.shape[2:]))
-        return Words(f"conv {kernel}, {weight.shape[0]}", "conv", kernel)
+    if name in ("conv1d", "conv2d", "conv3d"):
+        names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+        given = dict(zip(names, args, strict=False)) | kwargs
+        weight, groups = given["weight"], given.get("groups", 1)
+        dilation = given.get("dilation", 1)
+        return _convolved(
+            _size(tuple(weight.shape[2:])),
+            weight.shape[0],
+            given.get("stride", 1),
+            groups,
+            weight.shape[1] * groups,
+            dilation if isinstance(dilation, int) else max(dilation),
+        )
+    if name == "deform_conv2d":
+        return _deformable(args[1].shape[2:], len(args[1]))
     if name == "linear":
         return Words("linear", "linear", "linear")
     if "adaptive_avg_pool" in name:

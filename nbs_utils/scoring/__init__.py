@@ -16,8 +16,18 @@ from .photo_predictions import Predictions
 from .prediction import predict
 from .published_weights import Published, list_published, load_published, published
 from .reliability import Calibration, calibration, wilson
-from .report import write_report
 from .starting import start_from
+
+
+
+def __getattr__(name: str):
+    """Import the report on first use: it draws, and the rest need not wait for that."""
+    if name == "write_report":
+        from .report import write_report
+
+        return write_report
+    raise AttributeError(f"nbs_utils.scoring has no '{name}'.")
+
 
 __all__ = [
     "Calibration",

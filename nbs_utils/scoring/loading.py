@@ -115,7 +115,10 @@ def find_checkpoint(place: Path) -> Path:
     if place.is_file():
         return place
     if not place.is_dir():
-        raise CheckpointError(f"There is no checkpoint at {place}.")
+        raise CheckpointError(
+            f"There is nothing at {place}; give the folder of a run (nbs train said "
+            "which), or one of its checkpoints."
+        )
     for name in (FINAL, BEST, LAST):
         file = place / name
         if not file.is_file():

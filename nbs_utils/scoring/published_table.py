@@ -224,7 +224,7 @@ def _cell(row: dict, key: str):
 def markdown(table: pd.DataFrame, title: str = "", notes: list[str] = ()) -> str:
     """Write a table in Markdown, numbers to the right."""
     right = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
-    head, *body = Table(table)._cells()
+    head, *body = Table(table).cells()
     lines = [f"{title}\n"] if title else []
     lines.append(f"| {' | '.join(head)} |")
     lines.append(f"|{'|'.join('---:' if r else '---' for r in right)}|")

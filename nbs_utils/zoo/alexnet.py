@@ -3,6 +3,7 @@
 
 from collections import OrderedDict
 
+import torch
 from torch import nn
 
 from nbs_utils.zoo import by_stem, register, require_side
@@ -35,91 +36,92 @@ class LocalResponseNorm(nn.Module):
         return x * (self.k + self.alpha * energy) ** -self.beta
 
 
-def make_features(conv1, channels, towers, norm, activation, pool_size):
+def make_features(
+    conv1: nn.Conv2d,
+    channels: tuple[int, ...],
+    towers: int,
+    norm: bool,
+) -> nn.Sequential:
     """Return the five convolutions: (B, 3, 224, 224) -> (B, channels[4], 6, 6)."""
     c1, c2, c3, c4, c5 = channels
     normalize = LocalResponseNorm if norm else nn.Identity
     layers = OrderedDict(
         conv1=conv1,
-        relu1=activation(),  # (B, c1, 55, 55)
+        relu1=nn.ReLU(),  # (B, c1, 55, 55)
         norm1=normalize(),
-        pool1=nn.MaxPool2d(pool_size, stride=2),  # (B, c1, 27, 27)
+        pool1=nn.MaxPool2d(3, stride=2),  # (B, c1, 27, 27)
         conv2=nn.Conv2d(c1, c2, kernel_size=5, padding=2, groups=towers),
-        relu2=activation(),
+        relu2=nn.ReLU(),
         norm2=normalize(),
-        pool2=nn.MaxPool2d(pool_size, stride=2),  # (B, c2, 13, 13)
+        pool2=nn.MaxPool2d(3, stride=2),  # (B, c2, 13, 13)
         conv3=nn.Conv2d(c2, c3, kernel_size=3, padding=1),
-        relu3=activation(),
+        relu3=nn.ReLU(),
         conv4=nn.Conv2d(c3, c4, kernel_size=3, padding=1, groups=towers),
-        relu4=activation(),
+        relu4=nn.ReLU(),
         conv5=nn.Conv2d(c4, c5, kernel_size=3, padding=1, groups=towers),
-        relu5=activation(),  # (B, c5, 13, 13)
-        pool5=nn.MaxPool2d(pool_size, stride=2),  # (B, c5, 6, 6)
+        relu5=nn.ReLU(),  # (B, c5, 13, 13)
+        pool5=nn.MaxPool2d(3, stride=2),  # (B, c5, 6, 6)
     )
     return nn.Sequential(layers)
 
 
-def make_classifier(in_features, num_classes, dropout, dropout_first, activation):
+def make_classifier(
+    in_features: int,
+    hidden: int,
+    num_classes: int,
+    dropout: float,
+    dropout_first: bool,
+) -> nn.Sequential:
     """Return the three linear layers: (B, in_features) -> (B, num_classes)."""
-    hidden = []
-    for name, c_in in [("6", in_features), ("7", 4096)]:
-        layers = [("fc" + name, nn.Linear(c_in, 4096)), ("relu" + name, activation())]
-        position = 0 if dropout_first else len(layers)
-        layers.insert(position, ("drop" + name, nn.Dropout(dropout)))
-        hidden += layers  # (B, 4096)
-    return nn.Sequential(OrderedDict([*hidden, ("fc8", nn.Linear(4096, num_classes))]))
+    fc6, fc7 = nn.Linear(in_features, hidden), nn.Linear(hidden, hidden)
+    drop6, drop7 = nn.Dropout(dropout), nn.Dropout(dropout)
+    relu6, relu7 = nn.ReLU(), nn.ReLU()
+    if dropout_first:
+        layers = dict(drop6=drop6, fc6=fc6, relu6=relu6)
+        layers |= dict(drop7=drop7, fc7=fc7, relu7=relu7)
+    else:
+        layers = dict(fc6=fc6, relu6=relu6, drop6=drop6)
+        layers |= dict(fc7=fc7, relu7=relu7, drop7=drop7)
+    layers["fc8"] = nn.Linear(hidden, num_classes)
+    return nn.Sequential(OrderedDict(layers))
 
 
 class AlexNet(nn.Module):
-    """AlexNet (Krizhevsky et al. 2012; Krizhevsky 2014, arXiv:1404.5997).
+    """AlexNet (Krizhevsky et al. 2012; Krizhevsky 2014): (B, C, H, W) -> (B, K).
 
     Args:
-        channels: output channels of the five convolutions.
-        towers: groups of convolutions 2, 4 and 5; 2 in the network of 2012.
-        norm: whether LRN follows the ReLU of convolutions 1 and 2.
-        padding: of convolution 1: 0 for 227-pixel images, 2 for 224.
-        dropout: probability in the classifier.
-        dropout_first: drop the inputs of fc6 and fc7 rather than their outputs.
-        activation: module class of the nonlinearity.
-        pool_size: window of the max pooling; the stride is 2.
-        stem: "imagenet" (conv1 is 11x11 with stride 4), or "cifar" for images of about
-            32 pixels (5x5 with stride 1, and 3x3 positions before the classifier).
-        num_classes, in_channels: numbers of outputs and of the images' channels.
-
-    Shape: (B, C, H, W) -> (B, num_classes).
+        channels, hidden: outputs of the five convolutions; units of fc6 and of fc7.
+        towers, norm: groups of convolutions 2, 4 and 5; whether there is LRN.
+        padding: of conv1: 0 for images of 227 pixels, 2 for 224.
+        dropout, dropout_first: probability; whether inputs (not outputs) are dropped.
+        map_size: side of the map that fc6 reads; by default 6, or 3 for "cifar".
+        stem: "imagenet" (11x11, stride 4) or "cifar" (5x5, stride 1) for 32 pixels.
     """
 
     def __init__(
         self,
-        channels=(64, 192, 384, 256, 256),
-        towers=1,
-        norm=False,
-        padding=2,
-        dropout=0.5,
-        dropout_first=True,
-        activation=nn.ReLU,
-        pool_size=3,
-        stem="imagenet",
-        num_classes=1000,
-        in_channels=3,
-    ):
+        channels: tuple[int, ...] = (64, 192, 384, 256, 256),
+        hidden: int = 4096,
+        towers: int = 1,
+        norm: bool = False,
+        padding: int = 2,
+        dropout: float = 0.5,
+        dropout_first: bool = True,
+        map_size: int | None = None,
+        stem: str = "imagenet",
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> None:
         super().__init__()
-        kernel, stride, padding, side = by_stem(
-            stem, imagenet=(11, 4, padding, 6), cifar=(5, 1, 2, 3)
-        )
-        conv1 = nn.Conv2d(in_channels, channels[0], kernel, stride, padding)
-        self.features = make_features(
-            conv1, channels, towers, norm, activation, pool_size
-        )
-        self.resize = nn.AdaptiveAvgPool2d(side)
-        self.classifier = make_classifier(
-            channels[4] * side**2, num_classes, dropout, dropout_first, activation
-        )
-        # One position behind three poolings takes this many pixels in front of conv1.
-        after = 7 * pool_size - 6
-        self.least = (after - 1) * stride + kernel - 2 * padding
+        k, s, p, side = by_stem(stem, imagenet=(11, 4, padding, 6), cifar=(5, 1, 2, 3))
+        conv1 = nn.Conv2d(in_channels, channels[0], k, stride=s, padding=p)
+        self.features = make_features(conv1, channels, towers, norm)
+        self.resize = nn.AdaptiveAvgPool2d(map_size or side)
+        sizes = channels[4] * (map_size or side) ** 2, hidden, num_classes
+        self.classifier = make_classifier(*sizes, dropout, dropout_first)
+        self.least = 14 * s + k - 2 * p  # 15 positions behind conv1
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         require_side(x, self.least)
         x = self.resize(self.features(x))  # (B, c5, 6, 6)
         return self.classifier(x.flatten(1))  # (B, num_classes)

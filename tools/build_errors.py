@@ -1,0 +1,54 @@
+"""Say why the book was not built: its warnings and the last error, without the rest.
+
+python tools/build_errors.py book/_build/build.log
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
+MARKED = re.compile(r"\b(?:WARNING|ERROR|CRITICAL)\b")
+# The last line of a traceback: an exception and what it says.
+RAISED = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Warning|Interrupt)\b.*")
+# A summary of jupyter-book that only repeats that something went wrong.
+REPEATED = re.compile(r"There was an error in building your book|RuntimeError: *$")
+
+
+def summary(log: str, root: Path) -> list[str]:
+    """Return the warnings of a log, once each, and its last error.
+
+    Args:
+        log: what `jupyter-book build` printed.
+        root: the repository; its path is left out of the lines.
+    """
+    lines = [COLORS.sub("", line).rstrip() for line in log.splitlines()]
+    near = f"{root}/"
+    found = [line.replace(near, "") for line in lines if MARKED.search(line)]
+    found = list(
+        dict.fromkeys(line.replace("book/chapters/", "chapters/") for line in found)
+    )
+    errors = [
+        line.replace(near, "")
+        for line in lines
+        if RAISED.match(line) and not REPEATED.search(line)
+    ]
+    if errors and errors[-1] not in found:
+        found.append(errors[-1])
+    # Nothing that looks like an error: the end of the log is what there is.
+    return found or [line for line in lines if line.strip()][-5:]
+
+
+def main(path: Path) -> int:
+    """Print the summary of a log and where the whole of it is."""
+    root = Path(__file__).resolve().parents[1]
+    log = path.read_text(encoding="utf-8", errors="replace")
+    print("The book was not built.", *summary(log, root), sep="\n")
+    print(f"The whole log: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
