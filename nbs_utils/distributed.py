@@ -72,7 +72,7 @@ class World:
             return split
         if hasattr(split, "stream"):  # photographs in files, only ever evaluated
             return split.part(self.rank, self.size)
-        if getattr(getattr(split.store, "files", None), "skip", False):
+        if getattr(split.store, "skip", False):
             raise ValueError(
                 "on_bad_image='skip' and streamed files do not go together with "
                 f"{self.size} processes, which need equal shares of each batch. Remove "

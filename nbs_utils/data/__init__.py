@@ -6,8 +6,9 @@ same batches are streamed, in the same order and with the same augmentation.
 """
 
 import os
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,16 +18,17 @@ from ..augment import make_augment
 from .datasets import (
     SPECS,
     DataNotFound,
-    Source,
     Spec,
     find,
+    full_name,
     read_digits,
     sample_photographs,
-    stratified,
 )
 from .decoding import BadImage, decode_file, decode_files
+from .folders import few_images_note
 from .imagenet import imagenet_columns
 from .layout import Layout, plan
+from .parts import Source, stratified
 from .photographs import Photographs, load_photographs
 from .placing import place
 from .protocols import PROTOCOLS, Protocol, resize, views
@@ -67,6 +69,8 @@ class ImageData:
         where: "device memory", or "streamed" where they did not fit.
         nbytes: what the stored images take, in bytes.
         seed: of the validation split, the order and the augmentation.
+        upright: whether photographs were turned as their EXIF orientation says.
+        notes: sentences on what was left out or is too few, each also a warning.
     """
 
     name: str
@@ -84,6 +88,8 @@ class ImageData:
     where: str
     nbytes: int
     seed: int
+    upright: bool = False
+    notes: list[str] = field(default_factory=list)
 
     @property
     def num_classes(self) -> int:
@@ -105,7 +111,7 @@ class ImageData:
 
 
 def load_data(
-    name: str = "digits",
+    name: str | os.PathLike = "digits",
     *,
     image_size: int | None = None,
     batch_size: int = 128,
@@ -119,12 +125,13 @@ def load_data(
     on_bad_image: str = "raise",
     memory_budget: int | str | None = None,
     workers: int | None = None,
+    upright: bool | None = None,
 ) -> ImageData:
     """Load a data set by name, split it, and keep it where training is fast.
 
     Args:
-        name: mnist, fashion_mnist, cifar10, cifar100, imagenette, digits,
-            imagefolder:<path> for any folder of class folders, or
+        name: mnist, fashion_mnist, cifar10, cifar100, imagenette, digits, a folder of
+            class folders ("photos", a Path, or imagefolder:<path>), or
             webdataset:<shards> (see `nbs_utils.data.shards`).
         image_size: side of the images in pixels; by default the data set's own, and
             128 for photographs.
@@ -150,10 +157,21 @@ def load_data(
             such files out and names them in a warning.
         memory_budget: bytes, or a text such as "4 GB", that the images may take on
             the device; by default half of what is free. Above it they are streamed.
-        workers: processes that decode streamed files; by default one per core.
+        workers: threads that decode streamed files; by default one per core.
+        upright: turn photographs as their EXIF orientation says. By default in a
+            folder of one's own, for training and evaluation alike, and not in data
+            sets known by name. Figures published on ImageNet were measured without:
+            upright=False, and `load_photographs`, leave images as they are stored.
+
+    Decoded images are kept for the next call, under a key made of every file's name,
+    size and date: beside a data set known by name (`.cifar10.nbs_cache`); those of a
+    folder of one's own in `~/.cache/nbs_utils/decoded`, and nothing is written beside
+    it. Either may be deleted at any time.
 
     Returns:
-        ImageData with the splits train, val and test.
+        ImageData with the splits train, val and test. Files that were left out, by
+        ending or because they cannot be read, and classes with fewer than ten images
+        are named in warnings and in its `notes`.
 
     Raises:
         ValueError: an unknown name (the nearest are given), a setting out of range,
@@ -161,6 +179,7 @@ def load_data(
         DataNotFound: there is no copy of the data and it cannot be downloaded.
         BadImage: an image file cannot be read.
     """
+    name = full_name(name)
     device = torch.device(device or runtime.device())
     spec = SPECS.get(name, Spec(name, 3, None))
     _check(image_size, batch_size, channels, limit, on_bad_image)
@@ -173,7 +192,13 @@ def load_data(
         source = find(name, root, image_size or spec.image_size or 128)
     _check_labels(source)
     layout = plan(source, image_size or spec.image_size, channels or spec.channels)
+    upright = source.own if upright is None else upright
     chosen = _split(source, val_size, seed, limit)
+    if source.own and limit is None:
+        parts = source.train, source.val_part, source.test
+        labels = (part.labels[where] for part, where in zip(parts, chosen))
+        splits = dict(zip(("training", "validation", "test"), labels))
+        source.notes += few_images_note(source.classes, splits)
     if memory_budget is None:
         memory_budget = default_budget(device)
     stores, mean, std, nbytes = place(
@@ -184,7 +209,10 @@ def load_data(
         budget=parse_bytes(memory_budget),
         skip=on_bad_image == "skip",
         workers=workers,
+        upright=upright,
     )
+    for note in source.notes:
+        warnings.warn(note, stacklevel=2)
     augment = make_augment(
         _automatic(augment, spec, layout),
         layout.image_size,
@@ -229,6 +257,8 @@ def load_data(
         where="device memory" if stores[0].resident else "streamed",
         nbytes=nbytes,
         seed=seed,
+        upright=upright,
+        notes=source.notes,
     )
 
 

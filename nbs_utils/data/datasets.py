@@ -2,28 +2,17 @@
 
 import difflib
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..runtime import derive_seed
-from .decoding import EXTENSIONS, square
+from .decoding import square
+from .folders import read_folder, subfolder
+from .parts import Part, Source, stratified
 
-IMAGENETTE = {
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
 _FASHION = "T-shirt/top,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot"
 
 
@@ -60,50 +49,6 @@ SPECS = {
 }
 
 
-@dataclass
-class Part:
-    """The images of one official split, as files or already as an array.
-
-    Attributes:
-        labels: int64 (N,).
-        images: uint8 (N, C, H, W), or None where `paths` are given.
-        paths: the image files, in the order of the labels.
-        name: tells the parts of one data set apart in the cache.
-    """
-
-    labels: Tensor
-    images: Tensor | None = None
-    paths: list[Path] = field(default_factory=list)
-    name: str = ""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: Tensor) -> "Part":
-        """Return the images at these positions as a part of its own."""
-        images = None if self.images is None else self.images[indices]
-        paths = [self.paths[i] for i in indices.tolist()] if self.paths else []
-        return replace(self, labels=self.labels[indices], images=images, paths=paths)
-
-
-@dataclass
-class Source:
-    """A data set that was found: its parts, its classes, where it lies."""
-
-    title: str
-    classes: list[str]
-    train: Part
-    test: Part
-    val: Part | None = None
-    folder: Path = Path()
-    name: str = ""  # of a data set that is known by name
-
-    @property
-    def val_part(self) -> Part:
-        """The part that the validation split is taken from."""
-        return self.train if self.val is None else self.val
-
-
 class DataNotFound(RuntimeError):
     """No copy of the data set was found and none could be downloaded."""
 
@@ -132,31 +77,6 @@ def roots(root: str | os.PathLike | None = None) -> list[Path]:
     if os.environ.get("NBS_DATA"):
         places.insert(0, Path(os.environ["NBS_DATA"]).expanduser())
     return [place for place in places if place.is_dir()] + [home_folder()]
-
-
-def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Choose `count` positions with the classes in proportion, and the others.
-
-    Args:
-        labels: int64 (N,).
-        count: how many to choose, at most N.
-        seed: fixes the choice.
-
-    Returns:
-        the chosen positions and the rest, both sorted.
-    """
-    generator = torch.Generator().manual_seed(derive_seed(seed, 1009))
-    sizes = labels.unique(return_counts=True)[1]
-    members = labels.argsort(stable=True).split(sizes.tolist())  # one set per class
-    exact = sizes.double() * count / max(1, len(labels))
-    take = exact.floor().long()
-    # What rounding down left over goes to the largest fractions.
-    order = (exact - take).argsort(descending=True, stable=True)
-    take[order[: count - int(take.sum())]] += 1
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for places, n in zip(members, take.tolist()):
-        chosen[places[torch.randperm(len(places), generator=generator)[:n]]] = True
-    return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
 
 
 def read_digits() -> Source:
@@ -222,106 +142,6 @@ def _read_torchvision(
     return parts[0], parts[1], classes
 
 
-def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / n for n in names if (folder / n).is_dir()), None)
-
-
-def _class_folders(folder: Path) -> list[str]:
-    """Return the names of the folders that can be classes, sorted."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            e.name for e in entries if e.is_dir() and not e.name.startswith(".")
-        )
-
-
-def _list_files(folder: Path, classes: list[str], name: str) -> Part:
-    """List the image files of class folders, sorted."""
-    paths, labels = [], []
-    unknown = [c for c in _class_folders(folder) if c not in classes]
-    if unknown:
-        raise ValueError(
-            f"The folder {folder} has the class folder '{unknown[0]}', which the "
-            f"training split has not; its {len(classes)} classes are "
-            f"{', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}."
-        )
-    for label, kind in enumerate(classes):
-        if not (folder / kind).is_dir():
-            continue
-        files = sorted(
-            Path(parent) / file
-            for parent, _, names in os.walk(folder / kind)
-            for file in names
-            if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
-        )
-        paths += files
-        labels += [label] * len(files)
-    return Part(torch.tensor(labels, dtype=torch.int64), paths=paths, name=name)
-
-
-def _readable(classes: list[str]) -> list[str]:
-    """Return names for people: WordNet ids become words, underscores spaces."""
-    if len(classes) == 1000 and all(c[0] == "n" and c[1:].isdigit() for c in classes):
-        from torchvision.models import ResNet18_Weights
-
-        return list(ResNet18_Weights.DEFAULT.meta["categories"])  # in order of ids
-    return [IMAGENETTE.get(c, c.replace("_", " ")) for c in classes]
-
-
-def read_folder(folder: Path, title: str) -> Source:
-    """Read a folder of class folders, with or without train/val/test above them.
-
-    `train` with `test` or `val` beside it (ImageNet's and Imagenette's layout): the
-    one that is there is the test split. With both, `val` is the validation split.
-    Without `train`, a tenth of the images becomes the test split, always the same.
-
-    Raises:
-        ValueError: the folder is missing, has no class folders or no images.
-    """
-    if not folder.is_dir():
-        raise ValueError(
-            f"There is no folder {folder}. imagefolder:<path> takes a folder that "
-            "holds one folder of images per class, or train and val with them."
-        )
-    train = _subfolder(folder, ("train", "training"))
-    test = _subfolder(folder, ("test", "testing"))
-    val = _subfolder(folder, ("val", "valid", "validation"))
-    if train is None:
-        test = val = None
-    classes = _class_folders(train or folder)
-    if not classes:
-        raise ValueError(
-            f"The folder {train or folder} has no class folders: it must hold one "
-            "folder per class with the images of that class in it, as in "
-            f"{train or folder}/cat/1.jpg."
-        )
-    whole = _list_files(train or folder, classes, "train")
-    if not len(whole):
-        raise ValueError(
-            f"The folder {train or folder} has {len(classes)} class folders but no "
-            f"images in them; files that end in {', '.join(EXTENSIONS)} are read."
-        )
-    empty = [c for k, c in enumerate(classes) if not (whole.labels == k).any()]
-    if empty:
-        raise ValueError(
-            f"The class folder {(train or folder) / empty[0]} has no images; add "
-            "some or remove the folder."
-        )
-    if test is None:
-        test, val = val, None
-    if test is None:
-        keep, rest = stratified(whole.labels, max(1, len(whole) // 10), seed=0)
-        parts = replace(whole.take(rest)), replace(whole.take(keep), name="test")
-    else:
-        parts = whole, _list_files(test, classes, "test")
-    return Source(
-        title,
-        _readable(classes),
-        *parts,
-        val=_list_files(val, classes, "val") if val else None,
-        folder=folder,
-    )
-
-
 def _imagenette_folders(image_size: int) -> list[str]:
     """Return the editions by preference: the smallest that is large enough."""
     editions = ["imagenette2-160", "imagenette2-320", "imagenette2"]
@@ -357,10 +177,25 @@ def _find_local(name: str, places: list[Path], image_size: int) -> Source | None
                 return Source(spec.title, classes, train, test, folder=place, name=name)
             except RuntimeError:
                 pass  # not there in torchvision's format
-        folder = _subfolder(place, folders)
-        if folder and _subfolder(folder, ("train",)):
+        folder = subfolder(place, folders)
+        if folder and subfolder(folder, ("train",)):
             return replace(read_folder(folder, spec.title), name=name)
     return None
+
+
+def full_name(name: str | os.PathLike) -> str:
+    """Return the name of a data set; a folder becomes "imagefolder:<path>".
+
+    A data set that is known by name comes first: a folder `mnist` is `./mnist`.
+    """
+    if not isinstance(name, str):
+        return f"imagefolder:{os.fspath(name)}"
+    if name in SPECS or name.startswith(("imagefolder:", "webdataset:")):
+        return name
+    path_like = name.startswith("~") or any(s in name for s in "/\\")
+    if path_like or Path(name).is_dir():
+        return f"imagefolder:{name}"
+    return name
 
 
 def find(name: str, root: str | os.PathLike | None, image_size: int) -> Source:
@@ -373,7 +208,7 @@ def find(name: str, root: str | os.PathLike | None, image_size: int) -> Source:
     kind, _, path = name.partition(":")
     if kind == "imagefolder":
         folder = Path(path).expanduser()
-        return read_folder(folder, folder.resolve().name)
+        return replace(read_folder(folder, folder.resolve().name), own=True)
     if kind == "webdataset":
         from .shards import unpack_shards
 
@@ -383,7 +218,7 @@ def find(name: str, root: str | os.PathLike | None, image_size: int) -> Source:
         raise ValueError(
             f"No data set is called '{name}'.{nearest(name, list(SPECS))} "
             f"There are {', '.join(SPECS)}, imagefolder:<path> and "
-            "webdataset:<shards>."
+            "webdataset:<shards>; there is no folder of that name here either."
         )
     if name == "digits":
         return read_digits()

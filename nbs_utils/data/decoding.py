@@ -13,12 +13,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision  # noqa: F401  (its import registers the decoder)
+from PIL import Image, ImageOps, features
 from torch import Tensor
 
 from ..runtime import cpu_cores, in_threads
 
 VERSION = 1  # raise it when decoding changes, and old caches are made anew
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif",
+              ".tiff", ".ppm", ".gif")  # fmt: skip
+if features.check("avif"):  # in Pillow since 11.3, where it was built with it
+    EXTENSIONS += (".avif",)
 
 
 class BadImage(ValueError):
@@ -26,8 +30,6 @@ class BadImage(ValueError):
 
 
 def _decode_with_pil(path: Path, channels: int, upright: bool) -> Tensor:
-    from PIL import Image, ImageOps
-
     with Image.open(path) as image:
         if upright:
             image = ImageOps.exif_transpose(image)
@@ -73,11 +75,10 @@ def decode_file(
         # The operator itself: torchvision.io on top of it warns at every call since
         # 0.29 that it will go. Once it is gone, the AttributeError leads to PIL.
         mode = 1 if channels == 1 else 3  # gray or RGB
-        if upright and _turned_by_pil_only(data):
-            return _decode_with_pil(path, channels, upright)
-        image = torch.ops.image.decode_image(torch.from_numpy(data), mode, upright)
-        if image.dtype == torch.uint8 and image.shape[:-2] == (channels,):
-            return image
+        if not (upright and _turned_by_pil_only(data)):
+            image = torch.ops.image.decode_image(torch.from_numpy(data), mode, upright)
+            if image.dtype == torch.uint8 and image.shape[:-2] == (channels,):
+                return image
     except (OSError, RuntimeError, AttributeError):
         pass  # PIL reads more formats, and its message says more
     try:
@@ -116,6 +117,7 @@ def decode_files(
     channels: int = 3,
     threads: int | None = None,
     on_bad_image: str = "raise",
+    upright: bool = False,
 ) -> tuple[Tensor, list[int]]:
     """Decode image files into one array.
 
@@ -126,6 +128,7 @@ def decode_files(
         threads: how many decode at the same time; all cores by default.
         on_bad_image: "raise" stops at a file that cannot be read, "skip" leaves its
             place black and reports it.
+        upright: apply the EXIF orientation.
 
     Returns:
         images uint8 (N, channels, size, size), in memory (N, size, size, channels),
@@ -141,8 +144,8 @@ def decode_files(
     def decode(chunk: range) -> None:
         for i in chunk:
             try:
-                image = square(decode_file(paths[i], channels), size)
-                rows[i] = image.permute(1, 2, 0).numpy()
+                image = decode_file(paths[i], channels, upright=upright)
+                rows[i] = square(image, size).permute(1, 2, 0).numpy()
             except BadImage:
                 if on_bad_image != "skip":
                     raise
@@ -181,11 +184,24 @@ def files_key(paths: Sequence[Path], *settings: object) -> str:
     return digest.hexdigest()
 
 
-def cache_places(folder: Path) -> tuple[Path, Path]:
-    """Return where the cache of a folder of images may stand, best first."""
+def cache_places(folder: Path, own: bool = False) -> tuple[Path, ...]:
+    """Return where the cache of a folder of images may stand, best first.
+
+    For a data set that is known by name beside it (`.cifar10.nbs_cache` beside
+    `cifar10`, never inside, where others would take it for a class), where other runs
+    and machines find it too; else in `~/.cache/nbs_utils/decoded`.
+
+    Args:
+        folder: where the images lie.
+        own: True for a folder of one's own. Beside that nothing is ever written, and
+            its cache carries its path, as many folders are called `photos`.
+    """
     folder = folder.resolve()
-    home = Path.home() / ".cache" / "nbs_utils" / "decoded" / folder.name
-    return folder.with_name(f".{folder.name}.nbs_cache"), home
+    home = Path.home() / ".cache" / "nbs_utils" / "decoded"
+    if own:
+        path = hashlib.blake2b(os.fsencode(folder), digest_size=4).hexdigest()
+        return (home / f"{folder.name}-{path}",)
+    return folder.with_name(f".{folder.name}.nbs_cache"), home / folder.name
 
 
 def _read_entry(entry: Path, shape: tuple[int, ...]) -> tuple | None:
@@ -231,24 +247,24 @@ def decode_cached(
     paths: Sequence[Path],
     size: int,
     channels: int,
-    folder: Path,
+    places: Sequence[Path],
     name: str,
     on_bad_image: str = "raise",
+    upright: bool = False,
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Decode image files, or read what an earlier call has left beside the data.
+    """Decode image files, or read what an earlier call has left in a cache.
 
-    The cache stands beside the folder (`.cifar10.nbs_cache` beside `cifar10`, never
-    inside, where others would take it for a class); where that cannot be written, in
-    `~/.cache/nbs_utils/decoded`; where that cannot be written either, nowhere.
-    A file added, removed or changed makes it invalid.
+    A file added, removed or changed makes an entry invalid.
 
     Args:
         paths: the files, in the order of the result.
         size: side of the stored squares in pixels.
         channels: 1 or 3.
-        folder: where the data set lies.
+        places: folders for the cache, see `cache_places`. The first that can be
+            written is used; where there is none, a warning says so.
         name: tells the splits of one data set apart.
         on_bad_image: "raise" or "skip", see `decode_files`.
+        upright: apply the EXIF orientation.
 
     Returns:
         images uint8 (N, channels, size, size); sums int64 (N, channels, 2), see
@@ -257,24 +273,23 @@ def decode_cached(
     Raises:
         BadImage: a file cannot be read and `on_bad_image` is "raise".
     """
-    key = files_key(paths, size, channels)
+    key = files_key(paths, size, channels, *(["upright"] if upright else []))
     shape = (len(paths), size, size, channels)
-    entries = [
-        place / f"{name}-{size}x{channels}-{key}" for place in cache_places(folder)
-    ]
+    entries = [place / f"{name}-{size}x{channels}-{key}" for place in places]
     for entry in entries:
         found = _read_entry(entry, shape)
         if found:
             if found[2] and on_bad_image != "skip":
                 decode_file(paths[found[2][0]], channels)  # raises, with the reason
             return found
-    images, bad = decode_files(paths, size, channels, on_bad_image=on_bad_image)
+    images, bad = decode_files(
+        paths, size, channels, on_bad_image=on_bad_image, upright=upright
+    )
     sums = image_sums(images)
     if not any(_write_entry(entry, images, sums, bad) for entry in entries):
         warnings.warn(
-            f"The decoded images of {folder} could not be kept: neither "
-            f"{entries[0].parent} nor {entries[1].parent} can be written (read-only "
-            "or full). They will be decoded again next time.",
+            f"Decoded images could not be kept: {' or '.join(map(str, places))} cannot "
+            "be written (read-only or full). They will be decoded again next time.",
             stacklevel=3,
         )
     return images, sums, bad

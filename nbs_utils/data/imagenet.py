@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .datasets import EXTENSIONS, IMAGENETTE, Part, _class_folders, _list_files
+from .decoding import EXTENSIONS
+from .folders import IMAGENETTE, class_folders, is_image, list_files
+from .parts import Part
 
 WNID = re.compile(r"n\d{8}")
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -67,9 +69,9 @@ def find_validation(folder: Path) -> tuple[Part, list[str], Tensor | None]:
         )
     top = folder
     folder = next((top / s for s in _SPLITS if (top / s).is_dir()), top)
-    wnids = _class_folders(folder)
+    wnids = class_folders(folder)
     if wnids and not _is_flat(folder):
-        part = _list_files(folder, wnids, "val")
+        part = list_files(folder, wnids, "val")
         if not len(part):
             raise ValueError(
                 f"The folder {folder} has {len(wnids)} class folders but no images in "
@@ -88,15 +90,11 @@ def _name(wnids: list[str]) -> tuple[list[str], Tensor | None]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".")
-    )
+    return sorted(p for p in folder.iterdir() if is_image(p.name))
 
 
 def _is_flat(folder: Path) -> bool:
-    return any(p.suffix.lower() in EXTENSIONS for p in folder.iterdir() if p.is_file())
+    return any(is_image(p.name) for p in folder.iterdir() if p.is_file())
 
 
 def _read_flat(folder: Path, top: Path) -> tuple[Part, list[str], Tensor | None]:

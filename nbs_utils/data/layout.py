@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from .datasets import Source
+from .parts import Source
 
 PHOTO_MARGIN = 1.25  # photographs are stored a quarter larger than they are used
 CENTER = 7 / 8  # evaluation sees the central 7/8, as in 224 of 256

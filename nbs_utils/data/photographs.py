@@ -1,5 +1,6 @@
 """Photographs as they lie in files, in their own shape: what protocols cut."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,14 +11,14 @@ import torch
 from torch import Tensor
 
 from .. import runtime
-from .datasets import stratified
 from .decoding import BadImage, decode_file
+from .folders import left_out_note
 from .imagenet import find_validation
+from .parts import stratified
 from .protocols import cut, views
 from .reading import in_order
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-_TURNS = {3: 2, 6: 3, 8: 1}  # EXIF orientation: quarter turns to the left
 
 
 @dataclass
@@ -91,16 +92,6 @@ def _orientation(path: Path, data: memoryview) -> int:
         return 1
 
 
-def turn_upright(image: Tensor, orientation: int) -> Tensor:
-    """Apply an EXIF orientation (1 to 8) to an image (C, H, W)."""
-    if orientation in (5, 7):  # transposed; 7 across the other diagonal
-        image = image.transpose(-1, -2)
-        return image.flip(-1, -2) if orientation == 7 else image
-    if orientation in (2, 4):
-        return image.flip(-1 if orientation == 2 else -2)
-    return image.rot90(_TURNS.get(orientation, 0), (-2, -1))
-
-
 @dataclass
 class Photographs:
     """Image files with labels, for evaluation: decoded while a network computes.
@@ -166,18 +157,15 @@ class Photographs:
             data = np.fromfile(path, np.uint8)
         except OSError as error:
             raise BadImage(f"The image {path} cannot be read: {error}.") from error
-        image = decode_file(path, 3, data)
+        image = decode_file(path, 3, data, upright=self.upright)
         data = memoryview(data)
         components = _components(data)
         if components == 1:
             findings.gray.append(i)
         elif components == 4:
             findings.cmyk.append(i)
-        orientation = _orientation(path, data)
-        if orientation != 1:
+        if _orientation(path, data) != 1:
             findings.rotated.append(i)
-            if self.upright:
-                image = turn_upright(image, orientation)
         if min(image.shape[1:]) < self.image_size:
             findings.enlarged.append(i)
         return image
@@ -273,6 +261,8 @@ def load_photographs(
     kind, colon, path = str(data).partition(":")
     folder = Path(path if colon and kind == "imagefolder" else str(data)).expanduser()
     part, classes, columns = find_validation(folder)
+    for note in left_out_note(folder, part):
+        warnings.warn(note, stacklevel=2)
     if limit is not None and limit < len(part):
         part = part.take(stratified(part.labels, limit, seed=0)[0])
     settings.setdefault("title", folder.resolve().name)

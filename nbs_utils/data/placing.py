@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from pathlib import Path
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from ..distributed import world
 from ..runtime import cpu_cores
-from .datasets import Part, Source, stratified
 from .decoding import cache_places, decode_cached, decode_files, files_key, image_sums
 from .layout import Layout
+from .parts import Part, Source, stratified
 from .storage import ArrayStore, FileStore, Store, default_budget
 
 
@@ -47,13 +46,17 @@ def _moments(sums: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
 
 
 def _sampled_moments(
-    part: Part, layout: Layout, folder: Path, skip: bool
+    part: Part, layout: Layout, place: Path, skip: bool, upright: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of streamed files, from 2,048 of them."""
+    """Return mean and deviation of streamed files, from 2,048 of them.
+
+    They are kept in the folder `place`; where it cannot be written, nowhere.
+    """
     if len(part) > 2048:
         part = part.take(stratified(part.labels, 2048, seed=0)[0])
-    key = files_key(part.paths, layout.stored, layout.channels)
-    note = cache_places(folder)[0] / f"statistics-{key}.json"
+    turned = ["upright"] if upright else []
+    key = files_key(part.paths, layout.stored, layout.channels, *turned)
+    note = place / f"statistics-{key}.json"
     try:
         mean, std = json.loads(note.read_text())
         return torch.tensor(mean), torch.tensor(std)
@@ -64,12 +67,13 @@ def _sampled_moments(
         layout.stored,
         layout.channels,
         on_bad_image="skip" if skip else "raise",
+        upright=upright,
     )
     good = torch.ones(len(part), dtype=torch.bool)
     good[bad] = False
     mean, std = _moments(image_sums(images[good]), layout.stored**2)
     try:
-        note.parent.mkdir(exist_ok=True)
+        note.parent.mkdir(parents=True, exist_ok=True)
         draft = note.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps([mean.tolist(), std.tolist()]))
         draft.replace(note)
@@ -79,9 +83,12 @@ def _sampled_moments(
 
 
 def _load(
-    part: Part, used: Tensor, layout: Layout, folder: Path, skip: bool
+    source: Source, part: Part, used: Tensor, layout: Layout, skip: bool, upright: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images, their sums and a mask of the readable ones."""
+    """Return images, their sums and a mask of the readable ones.
+
+    What was left out becomes a note of the source.
+    """
     if len(used) < len(part):
         part = part.take(used)
         part.name = f"{part.name}.{len(used)}"
@@ -93,19 +100,19 @@ def _load(
         part.paths,
         layout.stored,
         layout.channels,
-        folder,
+        cache_places(source.folder, source.own),
         part.name,
         "skip" if skip else "raise",
+        upright,
     )
     good[bad] = False
     if not layout.center:
         images = images.contiguous()  # small images are augmented fastest in planes
     if bad:
         names = ", ".join(str(part.paths[i]) for i in bad[:3])
-        warnings.warn(
+        source.notes.append(
             f"Skipped {len(bad)} of {len(part)} images that cannot be read: {names}"
-            f"{', ...' if len(bad) > 3 else ''}",
-            stacklevel=4,
+            f"{', ...' if len(bad) > 3 else ''}"
         )
     return images, sums, good
 
@@ -119,6 +126,7 @@ def place(
     budget: int,
     skip: bool,
     workers: int | None,
+    upright: bool,
 ) -> tuple[list[Store], Tensor, Tensor, int]:
     """Put the images of three splits on the device, or arrange to stream them.
 
@@ -129,7 +137,8 @@ def place(
         device: the device that trains.
         budget: bytes that the images may take there.
         skip: leave unreadable files out.
-        workers: processes that decode streamed files; None is one per core.
+        workers: threads that decode streamed files; None is one per core.
+        upright: apply the EXIF orientation.
 
     Returns:
         three stores; mean and deviation of the training split, each (C,); the bytes
@@ -149,23 +158,27 @@ def place(
             workers = max(1, cpu_cores() // world().local_size)
         stores = [
             FileStore(
-                part.take(where), layout.stored, layout.channels, workers, skip, pin
+                part.take(where),
+                layout.stored,
+                layout.channels,
+                workers,
+                skip,
+                pin,
+                upright,
             )
             for part, where in zip(parts, chosen)
         ]
         train = parts[0].take(chosen[0])
-        return (
-            stores,
-            *_sampled_moments(train, layout, source.folder, skip),
-            nbytes,
-        )
+        kept = cache_places(source.folder, source.own)[0]
+        moments = _sampled_moments(train, layout, kept, skip, upright)
+        return stores, *moments, nbytes
 
     loaded: dict[int, tuple[Tensor, ...]] = {}
     stores: list[Store] = []
     for part, where in zip(parts, chosen):
         if id(part) not in loaded:  # training and validation share one
             used = torch.cat([w for p, w in zip(parts, chosen) if p is part]).unique()
-            images, sums, good = _load(part, used, layout, source.folder, skip)
+            images, sums, good = _load(source, part, used, layout, skip, upright)
             images = images.to(device) if fits else images
             loaded[id(part)] = used, images, sums, good
         used, images, sums, good = loaded[id(part)]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..distributed import world
-from .datasets import Part
 from .decoding import BadImage, decode_file, square
+from .parts import Part
 from .reading import in_order
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20,
