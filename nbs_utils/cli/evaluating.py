@@ -233,7 +233,8 @@ def other_photographs(folder: Path, description, word: str, limit: int | None):
     """Open the photographs of a folder of class folders, all or one split of them."""
     import torch
 
-    from ..data.datasets import read_folder, stratified
+    from ..data.folders import read_folder
+    from ..data.parts import stratified
     from ..scoring.files import PhotoFiles
 
     source = read_folder(folder, folder.resolve().name)
@@ -252,14 +253,16 @@ def other_photographs(folder: Path, description, word: str, limit: int | None):
 
 def own_folder(name: str) -> Path | None:
     """Return the folder that a name of data means; None for a data set by name."""
-    kind, colon, path = name.partition(":")
-    if colon and kind == "imagefolder":
-        return Path(path).expanduser()
-    return Path(name).expanduser() if Path(name).expanduser().is_dir() else None
+    from ..data.datasets import full_name
+
+    kind, _, path = full_name(name).partition(":")
+    return Path(path).expanduser() if kind == "imagefolder" else None
 
 
 def same_folder(a: Path | None, b: Path | None) -> bool:
     return a is not None and b is not None and a.resolve() == b.resolve()
+
+
 def require_harmless(request: dict, folder: Path) -> None:
     """Raise if evaluating a run would execute what its folder says.
 

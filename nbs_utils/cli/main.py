@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 
 from . import authoring_commands, commands, predicting, reporting, training
 from . import evaluating as evaluate_command
@@ -29,8 +30,11 @@ def main(argv: list[str] | None = None) -> int:
         be used, with one sentence on stderr; 130 when a person stopped it.
     """
     options = make_parser().parse_args(argv)
+    device = os.environ.get("NBS_DEVICE")  # --device sets it for this command alone
     try:
-        status = run_command(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            status = run_command(options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -44,6 +48,18 @@ def main(argv: list[str] | None = None) -> int:
         wait_for_first(options.command)
         print(f"nbs {options.command}: {describe(error)}", file=sys.stderr)
         return 2
+    finally:
+        os.environ.pop("NBS_DEVICE", None)
+        if device is not None:
+            os.environ["NBS_DEVICE"] = device
+
+
+def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Print a warning of the library as a sentence; the source line helps nobody here."""
+    text = in_shell_words(str(message))
+    if "nbs_utils" not in filename:
+        text = warnings.formatwarning(message, category, filename, lineno, line).strip()
+    print(text, file=sys.stderr)
 
 
 def run_command(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from .. import runtime
-from .datasets import stratified
+from .parts import stratified
 
 
 class DatasetSplit:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..runtime import derive_seed
-from .datasets import stratified
 from .decoding import image_sums
+from .parts import stratified
 from .placing import _moments
 from .storage import ArrayStore
 

@@ -19,7 +19,6 @@ from .reliability import Calibration, calibration, wilson
 from .starting import start_from
 
 
-
 def __getattr__(name: str):
     """Import the report on first use: it draws, and the rest need not wait for that."""
     if name == "write_report":

@@ -1,19 +1,19 @@
 """Image files that a trained network is asked about, decoded while it computes."""
 
+import glob
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import runtime
-from ..data.decoding import EXTENSIONS, BadImage, decode_file, square
+from ..data.decoding import BadImage, decode_file, square
+from ..data.folders import is_image
 from ..data.protocols import resize, resized
+from ..data.reading import in_order
 from ..training.description import Description, normalizes
 
 
@@ -93,7 +93,9 @@ class PhotoFiles:
         """Yield the squares before any crop, uint8 (B, C, S, S), and labels (B,)."""
         self.kept, self.bad = [], {}
         waiting: list[Tensor] = []
-        for i, found in enumerate(in_threads(self._read, self.paths, 2 * count)):
+        workers = runtime.cpu_cores()
+        read = in_order(self._read, self.paths, workers, max(2 * workers, 2 * count))
+        for i, found in enumerate(read):
             if isinstance(found, str):
                 self.bad[self.paths[i]] = found
                 continue
@@ -151,34 +153,9 @@ def decode_upright(path: Path, channels: int) -> Tensor:
     Raises:
         BadImage: it cannot be read; it is missing, truncated or no image.
     """
-    from ..data.photographs import _orientation, turn_upright
-
     if not path.is_file():
         raise BadImage(f"There is no file {path}.")
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise BadImage(f"The image {path} cannot be read: {error.strerror}.") from error
-    image = decode_file(path, channels, data)
-    return turn_upright(image, _orientation(path, memoryview(data)))
-
-
-def in_threads(work, items: Iterable, ahead: int) -> Iterator:
-    """Yield work(item) for each item in order, computed in threads ahead of time."""
-    workers = runtime.cpu_cores()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    threads = torch.get_num_threads()
-    waiting: deque = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= max(ahead, 2 * workers):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)
+    return decode_file(path, channels, upright=True)
 
 
 def list_images(places: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
@@ -191,8 +168,6 @@ def list_images(places: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     Returns:
         the files, and a sentence about each name that means none.
     """
-    import glob
-
     found, said = [], []
     for place in places:
         path = Path(place).expanduser()
@@ -201,7 +176,7 @@ def list_images(places: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
                 Path(parent) / name
                 for parent, _, names in os.walk(path)
                 for name in names
-                if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+                if is_image(name)
             )
             if not files:
                 said.append(f"Left out: the folder {path} holds no image.")
