@@ -20,11 +20,15 @@ from .starting import start_from
 
 
 def __getattr__(name: str):
-    """Import the report on first use: it draws, and the rest need not wait for that."""
+    """Import on first use what draws or exports: the rest need not wait for that."""
     if name == "write_report":
         from .report import write_report
 
         return write_report
+    if name == "export_model":
+        from .exporting import export_model
+
+        return export_model
     raise AttributeError(f"nbs_utils.scoring has no '{name}'.")
 
 
@@ -36,6 +40,7 @@ __all__ = [
     "Scores",
     "calibration",
     "evaluate",
+    "export_model",
     "fully_convolutional",
     "list_published",
     "load",

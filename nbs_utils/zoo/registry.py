@@ -194,7 +194,11 @@ def note(network: nn.Module, name: str, given: dict) -> nn.Module:
     """
     network.built_as = {
         "name": name,
-        "arguments": {key: value for key, value in given.items() if _plain(value)},
+        "arguments": {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in given.items()
+            if _plain(value)
+        },
     }
     return network
 
