@@ -223,7 +223,7 @@ def test_what_python_can_the_shell_can(place, nbs, tmp_path):
     assert status == 0, err
     assert " 5 validation and 4 test images of 1x32x32" in err
     photo = place / "photo.jpg"
-    status, out, _ = nbs(place, "predict", tmp_path / "run", photo)
+    status, *_ = nbs(place, "predict", tmp_path / "run", photo)
     assert status == 0
     status, _, err = nbs(
         place, "predict", tmp_path / "run", photo, "--device", "cuda:9"
