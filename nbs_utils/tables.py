@@ -35,8 +35,11 @@ class Table(pd.DataFrame):
     def _constructor(self):
         return Table
 
-    def _columns(self) -> list[tuple[str, list, bool]]:
-        """Return (heading, values, whether they are numbers) of what is shown."""
+    def _columns(self) -> list[tuple[str | None, list, bool]]:
+        """Return (heading, values, whether they are numbers) of what is shown.
+
+        The heading of an index without a name is None.
+        """
         shown = []
         index = self.index
         words = not pd.api.types.is_integer_dtype(index.dtype)
@@ -44,7 +47,9 @@ class Table(pd.DataFrame):
             for level, name in enumerate(index.names):
                 values = index.get_level_values(level)
                 number = pd.api.types.is_numeric_dtype(values.dtype)
-                shown.append(("" if name is None else str(name), list(values), number))
+                shown.append(
+                    (None if name is None else str(name), list(values), number)
+                )
         for i, name in enumerate(self.columns):
             parts = name if isinstance(name, tuple) else (name,)
             heading = ", ".join(str(part) for part in parts if part != "")
@@ -57,7 +62,7 @@ class Table(pd.DataFrame):
         """Return what is shown as text: a row of headings, then the rows."""
         columns = self._columns()
         body = zip(*([_text(value) for value in values] for _, values, _ in columns))
-        return [[heading for heading, _, _ in columns], *map(list, body)]
+        return [[heading or "" for heading, _, _ in columns], *map(list, body)]
 
     def __repr__(self) -> str:
         rows = self.cells()
@@ -78,7 +83,7 @@ class Table(pd.DataFrame):
         columns = self._columns()
         align = [f' style="text-align: {("left", "right")[n]}"' for _, _, n in columns]
         heads = [
-            f'<th scope="col"{a}>{escape(head)}</th>' if head else "<td></td>"
+            "<td></td>" if head is None else f'<th scope="col"{a}>{escape(head)}</th>'
             for (head, _, _), a in zip(columns, align)
         ]
         lines = ['<table class="dataframe">', "<thead>", "<tr>", *heads]

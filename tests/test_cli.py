@@ -271,7 +271,7 @@ def test_bad_input_gets_one_sentence(nbs, case):
 
 
 @pytest.mark.parametrize(
-    "argv", [("trian",), ("train",), ("train", "--seed", "x"), ("record",), ()]
+    "argv", [("trian",), ("train",), ("train", "--seed", "x"), ("new",), ()]
 )
 def test_words_that_make_no_command_show_the_usage(nbs, capsys, argv):
     with pytest.raises(SystemExit) as caught:

@@ -3,48 +3,27 @@
 import os
 import pickle
 import struct
-import warnings
 
 import numpy as np
 import pytest
 import torch
+from class_folders import leave_alone, load_folder, write_image, write_pets
 from PIL import Image
 
-from nbs_utils.data import BadImage, DataNotFound, datasets, decoding, load_data
+from nbs_utils.data import DataNotFound, datasets, load_data
+from nbs_utils.data.folders import IMAGENETTE
+from nbs_utils.data.parts import stratified
 from nbs_utils.data.storage import parse_bytes
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, tmp_path):
-    """No data, cache or setting of this machine is seen by a test."""
-    for name in ("NBS_QUICK", "NBS_DATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NBS_DEVICE", "cpu")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-
-def write_image(path, size=(40, 40), seed=0, kind=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize(size, Image.BILINEAR).save(path, kind)
+    leave_alone(monkeypatch, tmp_path)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder of 2 classes with 12 training and 3 test images each."""
-    root = tmp_path / "pets"
-    for label, kind in enumerate(("cat", "guinea_pig")):
-        for i in range(12):
-            write_image(root / f"train/{kind}/{i:02}.png", seed=100 * label + i)
-        for i in range(3):
-            write_image(root / f"test/{kind}/{i:02}.png", seed=900 + 10 * label + i)
-    return root
-
-
-def load_folder(root, **settings):
-    return load_data(f"imagefolder:{root}", batch_size=4, **settings)
+    return write_pets(tmp_path / "pets")
 
 
 # --- data sets by name
@@ -150,7 +129,7 @@ def test_mnist_is_read_and_its_labels_checked(tmp_path, name, kind, monkeypatch)
 
 def test_class_folders_of_a_known_set_say_what_they_are(tmp_path, monkeypatch):
     for part in ("train", "test"):
-        for kind in datasets.IMAGENETTE:
+        for kind in IMAGENETTE:
             for i in range(2):
                 name = f"{part}/{kind}/{i}"
                 write_image(tmp_path / f"d/cifar10/{name}.jpg", (32, 32), i)
@@ -210,10 +189,10 @@ def test_the_validation_split_is_fixed_by_the_seed_and_disjoint():
 
 def test_stratified_takes_each_class_in_proportion():
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-    chosen, rest = datasets.stratified(labels, 10, seed=0)
+    chosen, rest = stratified(labels, 10, seed=0)
     assert labels[chosen].bincount().tolist() == [6, 3, 1]
     assert sorted(chosen.tolist() + rest.tolist()) == list(range(100))
-    chosen, _ = datasets.stratified(labels, 7, seed=0)
+    chosen, _ = stratified(labels, 7, seed=0)
     assert labels[chosen].bincount().tolist() == [4, 2, 1]  # 4.2, 2.1, 0.7
 
 
@@ -320,212 +299,6 @@ def test_one_color_does_not_divide_by_zero(tmp_path):
             Image.new("RGB", (40, 40), (9, 9, 9)).save(path)
     data = load_folder(tmp_path / "flat", val_size=0)
     assert next(data.train.batches(epoch=0))[0].isfinite().all()
-
-
-# --- image folders
-
-
-def test_folder_layouts(folder, tmp_path):
-    data = load_folder(folder)
-    assert data.classes == ["cat", "guinea pig"] and data.title == "pets"
-    assert (len(data.train), len(data.val), len(data.test)) == (22, 2, 6)
-    flat = load_folder(folder / "train", val_size=0)
-    assert (len(flat.train), len(flat.test)) == (22, 2)
-    os.rename(folder / "test", folder / "val")  # ImageNet's layout: val is the test
-    assert len(load_folder(folder).test) == 6
-    write_image(folder / "test/cat/0.png")
-    own = load_folder(folder)
-    assert (len(own.train), len(own.val), len(own.test)) == (24, 6, 1)
-    for path in (folder / "val").glob("*/*.png"):
-        path.unlink()
-    assert len(load_folder(folder).val) == 0  # empty, not taken from the training
-
-
-def test_folders_that_are_none(folder, tmp_path):
-    with pytest.raises(ValueError, match="There is no folder"):
-        load_folder(tmp_path / "nowhere")
-    (tmp_path / "bare").mkdir()
-    write_image(tmp_path / "bare" / "1.png")
-    with pytest.raises(ValueError, match="bare has no class folders"):
-        load_folder(tmp_path / "bare")
-    (tmp_path / "hollow" / "cat").mkdir(parents=True)
-    with pytest.raises(ValueError, match="1 class folders but no images"):
-        load_folder(tmp_path / "hollow")
-    (folder / "train" / "dog").mkdir()
-    with pytest.raises(ValueError, match="dog has no images"):
-        load_folder(folder)
-    (folder / "train" / "dog").rmdir()
-    write_image(folder / "test" / "dog" / "1.png")
-    with pytest.raises(ValueError, match="class folder 'dog'"):
-        load_folder(folder)
-
-
-def test_photographs_keep_their_centre_for_evaluation(tmp_path):
-    # 200x100 with a white central square of 70: 7/8 of 80 stored is all white.
-    canvas = np.zeros((100, 200, 3), np.uint8)
-    canvas[12:88, 62:138] = 255
-    for kind in "ab":
-        for i in range(3):
-            path = tmp_path / "wide" / kind / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(canvas).save(path)
-    data = load_folder(tmp_path / "wide", image_size=64, val_size=0, augment="none")
-    x = data.train.images([0])
-    assert x.shape == (1, 3, 64, 64)
-    assert int(x[0, 0, 32, 32]) == 255 and int(x[0, 0, 32, 8]) == 255
-    assert int(x[0, 0, 1, 1]) == 0  # 7/8 of 100 is wider than the square
-    resized = load_folder(tmp_path / "wide", image_size=64, val_size=0,
-                          augment="resized-crop-flip")  # fmt: skip
-    assert next(resized.train.batches(epoch=0))[0].shape == (4, 3, 64, 64)
-
-
-@pytest.mark.parametrize("budget", [None, 0])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
-def test_a_bad_image_is_named_and_skipped_only_if_asked(folder, damage, budget):
-    path = folder / "train" / "cat" / "03.png"
-    data = path.read_bytes()
-    path.write_bytes({"truncated": data[: len(data) // 2], "empty": b"",
-                      "text": b"not an image"}[damage])  # fmt: skip
-    settings = {"val_size": 0, "memory_budget": budget, "workers": 0}
-    with pytest.raises(BadImage, match=r"cat/03\.png"):
-        load_folder(folder, **settings)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        data = load_folder(folder, on_bad_image="skip", **settings)
-        seen = sum(len(y) for _, y in data.train.batches())
-    assert any("cat/03.png" in str(w.message) for w in caught)
-    assert seen == 23
-    if budget is None:
-        assert len(data.train) == 23
-        with pytest.raises(BadImage, match=r"03\.png"):  # also from the cache
-            load_folder(folder, **settings)
-
-
-def test_formats_and_modes(tmp_path):
-    root = tmp_path / "mixed"
-    for i, (mode, ending) in enumerate(
-        [("L", "png"), ("RGBA", "png"), ("P", "gif"), ("CMYK", "jpg"), ("RGB", "bmp"),
-         ("RGB", "webp"), ("RGB", "jpeg"), ("I;16", "png")]
-    ):  # fmt: skip
-        for kind in "ab":
-            path = root / kind / f"{i}.{ending}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image = Image.new("RGB", (40, 40), (200, 200, 200))
-            if mode == "I;16":
-                image = Image.fromarray(np.full((40, 40), 51400, np.uint16))
-            else:
-                image = image.convert(mode)
-            image.save(path)
-    for channels in (3, 1):
-        data = load_folder(root, val_size=0, channels=channels)
-        x = data.train.images(range(len(data.train)))
-        assert x.shape[1] == channels
-        gray = x.float().mean((1, 2, 3))
-        assert ((gray - 200).abs() < 6).all(), gray
-
-
-# --- streaming and the cache
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_streamed_batches_are_the_resident_ones(folder, workers):
-    settings = {"augment": "resized-crop-flip", "image_size": 32, "val_size": 4}
-    held = load_folder(folder, **settings)
-    streamed = load_folder(folder, memory_budget=1000, workers=workers, **settings)
-    assert (held.where, streamed.where) == ("device memory", "streamed")
-    assert torch.equal(held.mean, streamed.mean)
-    pairs = [(held.train.batches(epoch=1, start=2),
-              streamed.train.batches(epoch=1, start=2)),
-             (held.test.batches(), streamed.test.batches())]  # fmt: skip
-    for ours, theirs in pairs:
-        ours, theirs = list(ours), list(theirs)
-        assert len(ours) == len(theirs) > 1
-        for (a, b), (c, d) in zip(ours, theirs):
-            assert torch.equal(a, c) and torch.equal(b, d)
-    assert torch.equal(held.val.images([1, 3]), streamed.val.images([1, 3]))
-
-
-def test_arrays_over_the_budget_are_streamed_from_host_memory():
-    held = load_data("digits")
-    streamed = load_data("digits", memory_budget="10 KiB")
-    assert streamed.where == "streamed"
-    for (a, _), (b, _) in zip(held.test.batches(), streamed.test.batches()):
-        assert torch.equal(a, b)
-
-
-def test_images_are_decoded_once(folder, monkeypatch):
-    first = load_folder(folder)
-
-    def refuse(*_, **__):
-        raise AssertionError("decoded again")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode_files", refuse)
-        again = load_folder(folder)
-        assert torch.equal(again.train.images([0, 5]), first.train.images([0, 5]))
-        with pytest.raises(AssertionError):
-            load_folder(folder, channels=1)
-        write_image(folder / "train/cat/00.png", seed=5)  # a changed file
-        with pytest.raises(AssertionError):
-            load_folder(folder)
-    load_folder(folder)
-    assert sorted(p.name for p in folder.iterdir()) == ["test", "train"]
-    kept = folder.parent / ".pets.nbs_cache"
-    assert len(list(kept.glob("train-40x3-*"))) == 1  # the outdated one is gone
-
-
-@pytest.mark.parametrize("file", ["images.npy", "sums.npy", "skipped.json"])
-def test_a_damaged_cache_is_made_anew(folder, file):
-    first = load_folder(folder)
-    for path in (folder.parent / ".pets.nbs_cache").glob(f"*/{file}"):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    again = load_folder(folder)
-    assert torch.equal(again.train.images([3]), first.train.images([3]))
-    for path in (folder.parent / ".pets.nbs_cache").glob("train*/images.npy"):
-        assert np.load(path).shape == (24, 40, 40, 3)
-
-
-def test_a_folder_that_cannot_be_written(folder, monkeypatch, tmp_path):
-    real = os.mkdir
-
-    def refuse(path, *args, **settings):
-        if ".nbs_cache" in str(path) or (refuse.all and "decoded" in str(path)):
-            raise PermissionError(13, "Read-only file system", str(path))
-        return real(path, *args, **settings)
-
-    refuse.all = False
-    monkeypatch.setattr(os, "mkdir", refuse)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load_folder(folder)  # kept in the home folder instead
-    assert list((tmp_path / "home").rglob("images.npy"))
-    refuse.all = True
-    write_image(folder / "train/cat/00.png", seed=7)
-    with pytest.warns(UserWarning, match="could not be kept"):
-        data = load_folder(folder)
-    assert len(data.train) == 22
-
-
-def test_two_writers_leave_one_whole_entry(folder):
-    paths = sorted(folder.glob("train/*/*.png"))
-    images, bad = decoding.decode_files(paths, 40)
-    entry = folder / ".x" / "train-40x3-abc"
-    sums = decoding.image_sums(images)
-    real = decoding.json.dumps
-
-    def slow(value):  # the other writer finishes while this one is at work
-        decoding.json.dumps = real
-        assert decoding._write_entry(entry, images, sums, bad)
-        return real(value)
-
-    decoding.json.dumps = slow
-    try:
-        assert decoding._write_entry(entry, images, sums, bad)
-    finally:
-        decoding.json.dumps = real
-    assert [p.name for p in entry.parent.iterdir()] == [entry.name]
-    found = decoding._read_entry(entry, (24, 40, 40, 3))
-    assert torch.equal(found[0], images)
 
 
 def test_budgets_are_read():

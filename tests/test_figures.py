@@ -93,6 +93,17 @@ def test_photographs_shrink_and_small_images_stay_exact():
         assert (back == exact).all()
 
 
+def test_photographs_fill_the_place_that_they_have(shown):
+    """Rounding of their scale would leave a gap or hide a strip."""
+    figures.show_images(torch.rand(3, 3, 224, 224), columns=3)
+    svg = svg_of(shown)
+    places = [float(w) for w in re.findall(r'<rect[^>]* width="([\d.]+)"', svg)]
+    scales = re.findall(r'width="(\d+)"[^>]*transform="matrix\((\S+)', svg)
+    assert len(scales) == 3
+    for pixels, scale in scales:
+        assert int(pixels) * float(scale) == pytest.approx(places[0], abs=0.05)
+
+
 def test_image_grid_and_its_complaints(shown):
     photos = torch.randint(0, 256, (8, 3, 20, 20), dtype=torch.uint8)
     figures.show_images(photos, [f"class {i}" for i in range(8)])

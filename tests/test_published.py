@@ -10,7 +10,7 @@ from torchvision import models
 
 from nbs_utils.cli import main as cli
 from nbs_utils.data import load_photographs
-from nbs_utils.parity.references import WrongWeights, reference_network
+from nbs_utils.parity import WrongWeights, reference_network
 from nbs_utils.scoring.evaluation import evaluate
 from nbs_utils.scoring.prediction import predict
 from nbs_utils.scoring.published_weights import (

@@ -12,7 +12,7 @@ import torch
 from photo_folders import flat_imagenet
 
 from nbs_utils.cli import main as cli
-from nbs_utils.parity.references import reference_network
+from nbs_utils.parity import reference_network
 from nbs_utils.scoring import published_table
 from nbs_utils.scoring.published_table import ROWS, markdown, read_rows, write_table
 from nbs_utils.tables import Table

@@ -6,8 +6,10 @@ Needs no browser; test_site.py looks at the same pages in one.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -31,8 +33,8 @@ PACKAGE = ROOT / "nbs_utils"
 
 @pytest.fixture(scope="module")
 def soup(site):
-    """Return a function that parses a page."""
-    return lambda name: BeautifulSoup(site.page(name), "html.parser")
+    """Return a function that parses a page, each once."""
+    return cache(lambda name: BeautifulSoup(site.page(name), "html.parser"))
 
 
 def test_the_book_builds_without_a_warning(site):
@@ -92,10 +94,73 @@ def test_a_chapter_opens_in_colab_and_on_github(soup, name):
 
 @pytest.mark.parametrize("name", notebooks())
 def test_every_figure_says_what_it_shows(soup, name):
-    for image in soup(name).select("div.cell_output img"):
-        alt = image.get("alt", "")
-        assert len(alt) > 20, f"{image['src']}: '{alt}'"
+    cells = json.loads((ROOT / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    figures = [cell["metadata"].get("mystnb", {}) for cell in cells]
+    alts = [figure["image"]["alt"] for figure in figures if "image" in figure]
+    page = soup(name)
+    shown = [
+        picture.get("alt") or picture.get("aria-label") or ""
+        for picture in page.select("div.cell_output :is(img, svg.drawing)")
+    ]
+    # Diagrams come as HTML, with a description that the library has written.
+    diagrams = page.select("div.cell_output svg.nbs-diagram[aria-label]")
+    assert len(shown) + len(diagrams) == len(alts)
+    for alt in shown:
+        assert " ".join(alt.split()) in [" ".join(other.split()) for other in alts]
+        assert len(alt) > 20
         assert not re.search(r"[0-9a-f]{16}", alt), "a hash, not a description"
+
+
+@pytest.mark.parametrize("name", notebooks())
+def test_drawings_stand_in_the_page_with_their_captions(soup, name):
+    page = soup(name)
+    drawings = page.select("figure > svg.drawing")
+    assert drawings
+    for drawing in drawings:
+        assert drawing["role"] == "img"
+        assert drawing.parent["id"]
+        assert drawing.parent.select("figcaption .caption-number")
+    # No picture is left that could have been a drawing.
+    pictures = page.select("div.cell_output img")
+    assert [i["src"] for i in pictures if "photographs" not in i["class"]] == []
+
+
+@pytest.mark.parametrize("name", [*documents(), *EXTRA])
+def test_a_page_is_light(site, soup, name):
+    """At most 1.5 MB with all that is shown on it (what pages share is not counted)."""
+    page = soup(name)
+    shown = [i["src"] for i in page.select("article img, article source")]
+    shown += [i["href"] for i in page.select("svg.drawing image")]
+    home = (site.html / f"{name}.html").parent
+    files = {(home / address).resolve() for address in shown}
+    total = len(site.page(name).encode()) + sum(file.stat().st_size for file in files)
+    assert total < 1.5e6
+
+
+@pytest.mark.parametrize("name", notebooks())
+def test_code_that_only_draws_is_folded(name):
+    """A cell that begins with an empty figure and shows it at its end."""
+    cells = json.loads((ROOT / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    for number, cell in enumerate(cells):
+        code = "".join(cell["source"])
+        tags = cell["metadata"].get("tags", [])
+        if cell["cell_type"] == "code" and only_draws(code):
+            folded = {"hide-input", "hide-cell", "solution"} & set(tags)
+            assert folded, f"cell {number} needs the tag hide-input:\n{code[:80]}"
+
+
+def only_draws(code: str) -> bool:
+    """Tell whether nothing is called before the canvas, and the last line shows it."""
+    if "figures.canvas(" not in code:
+        return False
+    statements = ast.parse(code).body
+    for statement in statements:
+        if "figures.canvas(" in ast.unparse(statement):
+            break
+        calls = any(isinstance(node, ast.Call) for node in ast.walk(statement))
+        if calls or not isinstance(statement, ast.Assign):
+            return False
+    return ast.unparse(statements[-1]).startswith("nbs.figures.show(")
 
 
 def test_the_sitemap_lists_every_page(site):
@@ -229,10 +294,11 @@ class TestFamilyTree:
         ("<th></th>", "<td></td>"),
         ('<th class="head"><p></p></th>', '<td class="head"></td>'),
         ('<th scope="col" class="a">\n &nbsp;</th>', '<td class="a"></td>'),
+        ('<section id="solution-content">', '<section class="solution-content">'),
         ("<th>0</th><thead><p></p></thead>", "<th>0</th><thead><p></p></thead>"),
     ],
 )
-def test_headers_of_nothing_are_no_headers(before, after):
+def test_what_is_inaccessible_is_mended(before, after):
     assert accessible.mend_body(before) == after
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toy_data import ToyData, same, toy_network
 
 import nbs_utils as nbs
-from nbs_utils.parity.references import WrongWeights, load_pretrained
+from nbs_utils.parity import WrongWeights, load_pretrained
 from nbs_utils.scoring import export_model, match_classes, start_from
 from nbs_utils.scoring.exporting import ExportError
 from nbs_utils.scoring.labels import as_network_sees
@@ -129,7 +129,7 @@ def test_few_images_get_small_batches_and_enough_steps():
     recipe = small_recipe(240)
     assert (recipe.batch_size, recipe.epochs) == (16, 40)
     assert small_recipe(2000).epochs == 10
-    assert "recipe='small', epochs=40" in advice(240, 128, Recipe.load("short"))
+    assert "the recipe 'small', for 40 epochs" in advice(240, 128, Recipe.load("short"))
     assert advice(50_000, 128, Recipe.load("short")) == ""
 
 

@@ -11,6 +11,7 @@ from sphinx.application import Sphinx
 
 # The corner of a table is a header of nothing: pandas' and Markdown's.
 EMPTY_HEADER = re.compile(r"<th\b([^>]*)>(?:\s|&nbsp;|<p>\s*</p>)*</th>")
+REPEATED = re.compile(r'\bid="((?:exercise|solution)-content)"')
 SCOPE = re.compile(r'\s+scope="\w+"')
 
 
@@ -19,6 +20,8 @@ def mend_body(body: str) -> str:
     body = EMPTY_HEADER.sub(lambda th: f"<td{SCOPE.sub('', th[1])}></td>", body)
     # A folded cell is named by what it shows: "Show the code".
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    # An id is of one element; sphinx-exercise gives the same to all its boxes.
+    body = REPEATED.sub(r'class="\1"', body)
     # Entries of the bibliography have a role that ARIA has withdrawn, in a list whose
     # items are then not list items.
     return body.replace(' role="doc-biblioentry"', ' role="listitem"')

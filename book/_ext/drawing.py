@@ -306,7 +306,8 @@ def _let_flow(text: Element) -> None:
     formulas keep their places: there a gap or a line may have been drawn.
     """
     parts = list(text)
-    if not re.fullmatch(r"\s*[−\d.]+\s*", "".join(text.itertext())) or len(parts) < 2:
+    written = "".join("".join(text.itertext()).split())
+    if not re.fullmatch(r"[−\d.]+", written) or len(parts) < 2:
         return
     text.text, before = "", 0.0
     for n, part in enumerate(parts):
@@ -349,6 +350,8 @@ def _markup(element: Element) -> str:
     inside = "".join(map(_markup, element))
     if element.tag in ("g", "defs") and not inside:
         return ""
+    if element.tag == "clipPath" and "id" not in element.attrib:
+        return ""  # nothing is cut by it any more
     if element.tag == "g" and not element.attrib:
         return inside
     bare = Element(element.tag, element.attrib)
@@ -359,7 +362,8 @@ def _markup(element: Element) -> str:
             written = f"{written[:-3]}></{element.tag}>"
         end = f"</{element.tag}>"
         written = written.removesuffix(end) + inside + end
-    return written + ((_escaped(element.tail) if text and element.tail else "") or "\n")
+    # A line break between the parts of a text would be seen as a space.
+    return written + (_escaped(element.tail or "") if element.tag == "tspan" else "\n")
 
 
 def _escaped(text: str) -> str:

@@ -63,7 +63,8 @@ def decode_file(
         channels: 1 or 3.
         data: its bytes, uint8, where they have been read already.
         upright: apply the EXIF orientation, with which cameras say how they were
-            held. Published figures of ImageNet were measured without.
+            held. Published figures of ImageNet were measured without. (Pillow turns a
+            TIFF by itself, always.)
 
     Raises:
         BadImage: neither can read the file; it is truncated or no image.

@@ -85,7 +85,7 @@ def list_files(folder: Path, classes: list[str], name: str) -> Part:
 
 def _counted(left_out: dict[str, int]) -> str:
     """Return "30 .heic, 2 .txt", the most frequent ending first."""
-    order = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    order = sorted(left_out.items(), key=lambda item: (-item[1], not item[0], item[0]))
     return ", ".join(f"{n} {end or 'without an ending'}" for end, n in order)
 
 

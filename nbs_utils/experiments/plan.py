@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,21 @@ from ..training import Recipe
 _KEYS = ("network", "recipe", "data")
 
 
+class Fresh:
+    """Data that a function makes anew for each seed, made once."""
+
+    def __init__(self, make: Callable[[int], Any]):
+        self.make, self.made = make, {}
+
+    def of(self, seed: int):
+        if seed not in self.made:
+            self.made[seed] = self.make(seed)
+        return self.made[seed]
+
+    def __getstate__(self) -> dict:
+        return {"make": self.make, "made": {}}  # each process makes its own
+
+
 @dataclass(frozen=True)
 class Variant:
     """One side of a comparison.
@@ -23,7 +39,7 @@ class Variant:
         name: for people.
         network: builds it, without arguments; called once for each seed.
         recipe: how it is trained.
-        data: what it is trained and scored on, or a function of the seed.
+        data: what it is trained and scored on; `Fresh` where each seed has its own.
     """
 
     name: str
@@ -33,7 +49,7 @@ class Variant:
 
     def data_for(self, seed: int):
         """Return the data of a seed."""
-        return self.data(seed) if callable(self.data) else self.data
+        return self.data.of(seed) if isinstance(self.data, Fresh) else self.data
 
     def build(self, seed: int) -> nn.Module:
         """Return a fresh network. The same seed draws the same numbers for all.
@@ -44,7 +60,7 @@ class Variant:
         runtime.seed_everything(seed)
         network = self.network()
         if not isinstance(network, nn.Module):
-            raise ValueError(
+            raise TypeError(
                 f"The function of variant '{self.name}' returned "
                 f"{type(network).__name__}; it must return a network (nn.Module)."
             )
@@ -55,6 +71,7 @@ def make_variants(variants: dict, data, recipe, epochs: int | None) -> list[Vari
     """Read the variants as a person gave them.
 
     Raises:
+        TypeError: a variant is a network, not a function that builds it.
         ValueError: there is none, one is neither a function nor a table with the keys
             network, recipe and data, or one has no data.
     """
@@ -63,12 +80,13 @@ def make_variants(variants: dict, data, recipe, epochs: int | None) -> list[Vari
             "variants must be a dictionary such as "
             '{"plain": build_plain, "shortcut": build_shortcut}, with at least one.'
         )
+    data = Fresh(data) if callable(data) else data
     return [_variant(str(n), v, data, recipe, epochs) for n, v in variants.items()]
 
 
 def _variant(name: str, given, data, recipe, epochs: int | None) -> Variant:
     if isinstance(given, nn.Module):
-        raise ValueError(
+        raise TypeError(
             f"Variant '{name}' is a network; give a function that builds it, since "
             "each seed begins with fresh weights."
         )
@@ -98,6 +116,7 @@ def _variant(name: str, given, data, recipe, epochs: int | None) -> Variant:
             f"Variant '{name}' has no data: pass data to the experiment, or "
             "dict(network=..., data=...) here."
         )
+    own = Fresh(own) if callable(own) else own
     # The best epoch is chosen on the images that are scored, which flatters noise.
     return Variant(name, network, plan.replace(keep="last"), own)
 
@@ -111,6 +130,34 @@ def make_seeds(seeds) -> list[int]:
             f"seeds is {seeds!r}; give how many, at least 1, or different numbers."
         )
     return chosen[:2] if runtime.is_quick() else chosen
+
+
+def shared_starts(variants: list[Variant], against: str, seed: int) -> str:
+    """Return a sentence that says which first weights variants share at a seed.
+
+    Tensors of one value, as the scales and shifts of norms, are drawn by no one and
+    do not count.
+    """
+    drawn = {one.name: _random_tensors(one.build(seed)) for one in variants}
+    base = drawn.pop(against)
+    if not drawn:
+        return ""
+    if all(own == base for own in drawn.values()):
+        return "At a seed, all begin with the same weights."
+    counts = ", ".join(
+        f"{name} {sum((own & base).values())} of {sum(own.values())}"
+        for name, own in drawn.items()
+    )
+    return f"Randomly drawn weight tensors that begin as those of {against}: {counts}."
+
+
+def _random_tensors(network: nn.Module) -> Counter:
+    tensors = (value for _, value in network.named_parameters())
+    return Counter(
+        (tuple(value.shape), hashlib.blake2b(_bytes(value)).digest())
+        for value in tensors
+        if value.numel() and (value != value.flatten()[0]).any()
+    )
 
 
 def fingerprint(network: nn.Module, data, on: str, metric: str) -> str:
@@ -152,18 +199,19 @@ def check_same_images(variants: list[Variant], seeds: list[int], on: str) -> Non
     Raises:
         ValueError: naming the variant and the seed whose images differ.
     """
-    first, seen = None, set()
+    first = None
+    checked = set()
     for variant in variants:
-        for seed in seeds if callable(variant.data) else seeds[:1]:
-            if id(variant.data) in seen and not callable(variant.data):
-                continue
-            seen.add(id(variant.data))
+        if id(variant.data) in checked:
+            continue
+        checked.add(id(variant.data))
+        for seed in seeds if isinstance(variant.data, Fresh) else seeds[:1]:
             labels = getattr(variant.data_for(seed), on).labels.cpu()
             first = labels if first is None else first
             if not torch.equal(first, labels):
                 raise ValueError(
                     f"Variant '{variant.name}' with seed {seed} would be scored on "
-                    f"other {on} images than the first: differences would be those of "
+                    f"other {on} images than the rest: differences would be those of "
                     "the images. Keep the split fixed (the seed of load_data chooses "
                     "it) and change the training images alone."
                 )

@@ -50,7 +50,8 @@ class Comparison:
         against: the variant that the others are compared with.
         n_images: what the values were measured on, or None.
         per_image: variant -> (seeds, N) scores of each image, where they are known.
-        setting: how the values came about, for the line below the table.
+        setting, remark: how the values came about, for the text below the table; a
+            clause and a sentence.
         runs: variant -> seed -> `Run`; networks: the same with the trained networks,
             where they were kept.
     """
@@ -62,6 +63,7 @@ class Comparison:
     n_images: int | None = None
     per_image: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     setting: str = ""
+    remark: str = ""
     runs: dict = field(default_factory=dict, repr=False)
     networks: dict = field(default_factory=dict, repr=False)
 
@@ -77,8 +79,31 @@ class Comparison:
 
     @property
     def difference_unit(self) -> str:
-        """What differences are counted in: "points", or the metric."""
-        return "points" if self.percent else self.label
+        """What differences are counted in: points of percent, or as the values."""
+        return "points" if self.percent else self.metric
+
+    def last(self, column: str) -> pd.DataFrame:
+        """Return what all runs reached in their last epoch, as `values` is laid out.
+
+        Args:
+            column: of a run's history, as in "train_top1"; see `Run`.
+
+        Raises:
+            ValueError: the values are not those of training runs, or no history has
+                this column.
+        """
+        done = [r for by_seed in self.runs.values() for r in by_seed.values() if r]
+        known = list(done[0].history) if done else []
+        if column not in known:
+            raise ValueError(
+                f"There is no history with the column '{column}'; known are: "
+                f"{', '.join(known) or 'none, since nothing was trained here'}."
+            )
+        rows = {
+            name: [r.history[column].iloc[-1] if r else math.nan for r in runs.values()]
+            for name, runs in self.runs.items()
+        }
+        return pd.DataFrame(rows, index=self.values.index)
 
     def differences(self) -> list[Difference]:
         """Return each other variant against the baseline, in their order."""
@@ -175,6 +200,8 @@ class Comparison:
         found = self.differences()
         if found:
             lines += self._explain(found)
+        if self.remark:
+            lines.append(self.remark)
         lost = [
             f"{name} (seed {seed})"
             for name in self.values
@@ -189,35 +216,25 @@ class Comparison:
 
     def _explain(self, found: list[Difference]) -> list[str]:
         points = " in points" if self.percent else ""
-        lines = []
         if len(self.values) == 1:
-            lines.append(
-                f"Differences{points} to {self.against}; one seed has no spread, so "
-                "that nothing can be said about other seeds."
-            )
-        else:
-            lines.append(
-                f"Differences{points} to {self.against}, paired by seed, with their "
-                "95 % t interval; one as large as “visible from” would show in four "
-                "of five such experiments."
-            )
+            text = f"Differences{points} to {self.against}; one seed has no spread, "
+            return [text + "so that nothing can be said about other seeds."]
+        write = self._writer()
+        text = f"Differences{points} to {self.against}, paired by seed, "
+        text += "with the 95 % t interval of their mean"
         if self._knows_images():
-            write = self._writer()
-            single = max(_Z * self._image_error(n, False) for n in self.values)
-            how = (
-                "paired by image"
-                if self.per_image
-                else "as if each variant had images of its own"
+            single = max(_Z * self._image_error(name, False) for name in self.values)
+            how = "paired" if self.per_image else "not paired"
+            text += (
+                f"; images: half of the 95 % interval that their choice adds, {how} "
+                f"(of a single value: at most ± {write(single)})"
             )
-            lines.append(
-                "“Images” is half of the 95 % interval for other images of the same "
-                f"kind, {how}; a single value has up to ± {write(single)}."
-            )
+        text += "; visible from: what four of five such experiments would show."
+        lines = [text]
         if len(found) > 1:
             lines.append(
-                f"{len(found)} comparisons: one of {round(1 / (1 - 0.95 ** len(found)))}"
-                " such tables of equal variants would show an interval without zero; "
-                "“told apart” is corrected for this (Holm)."
+                f"{len(found)} comparisons: told apart is corrected for their number "
+                "(Holm), the intervals are not."
             )
         if any(one.interval.low == one.interval.high for one in found):
             lines.append(
@@ -258,8 +275,9 @@ class Comparison:
 class _Rows(Table):
     """A table whose cells are numbers written as text: all but the first right."""
 
-    def _numeric(self) -> list[bool]:
-        return [False] + [True] * (self.shape[1] - 1)
+    def _columns(self) -> list[tuple[str, list, bool]]:
+        columns = super()._columns()
+        return [(head, cells, i > 0) for i, (head, cells, _) in enumerate(columns)]
 
 
 def compare_values(

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 import torch
 
 from ..scoring import predict
-from ..training import Recipe, Run, TrainingDiverged, fit
+from ..training import Recipe, Run, TrainingDiverged, fit, make_loss
 from ..training.checkpoints import read_checkpoint, write_checkpoint
 from .plan import Variant, fingerprint
 
@@ -27,7 +28,7 @@ class Job:
             depend on it in their last digits, so that it belongs to the run.
     """
 
-    variant: Variant
+    variant: Variant | str
     seed: int
     folder: Path | None
     on: str
@@ -43,14 +44,14 @@ class Outcome:
     Attributes:
         value: of the metric; NaN where training diverged.
         per_image: float32 (N,) scores of each image, or None.
-        weights: of the trained network, or None.
+        network: weights of the trained network, or None.
         run: None where training diverged; why then says how.
     """
 
     value: float
     per_image: np.ndarray | None
     n_images: int
-    weights: dict | None
+    network: dict | None
     run: Run | None
     why: str = ""
 
@@ -104,7 +105,7 @@ def read(path: Path, mark: dict, keep: bool) -> Outcome | None:
             "folder, or delete this one to train again."
         )
     outcome = _restored(saved)
-    return None if keep and outcome.run and outcome.weights is None else outcome
+    return None if keep and outcome.run and outcome.network is None else outcome
 
 
 def _plain(outcome: Outcome) -> dict:
@@ -144,7 +145,11 @@ def _train(job: Job, network, data) -> Outcome:
     except TrainingDiverged as error:
         return Outcome(math.nan, None, len(split), None, None, str(error))
     if run.status == "interrupted":
-        raise KeyboardInterrupt
+        kept = f"; {folder} goes on from there" if folder else ", and nothing was kept"
+        raise KeyboardInterrupt(
+            f"Stopped in {job.variant.name}, seed {job.seed}, after {run.steps:,} "
+            f"steps{kept}."
+        )
     per_image = None
     if callable(job.metric):
         value = float(job.metric(network, data))
@@ -166,6 +171,29 @@ def score(network, data, on: str, metric: str, precision: str) -> np.ndarray:
     own = p.gather(1, y[:, None])[:, 0]
     # a probability below what float32 holds: its loss is at least 87
     return -own.clamp_min(torch.finfo(torch.float32).tiny).log().numpy()
+
+
+def estimated_seconds(job: Job) -> float:
+    """Guess how long a run takes, from its second forward and backward pass.
+
+    Where the network does not take the images it is 0: `fit` will say what is wrong.
+    """
+    data, recipe = job.variant.data_for(job.seed), job.variant.recipe
+    with _threads(job.threads):
+        network = job.variant.build(job.seed).to(data.device)
+        batch = min(recipe.batch_size or data.batch_size, len(data.train))
+        x, y = next(iter(data.train.batches(batch, epoch=0)))
+        try:
+            for _ in range(2):
+                started = time.perf_counter()
+                logits = network(x)
+                if isinstance(logits, tuple):  # auxiliary heads come behind it
+                    logits = logits[0]
+                make_loss(recipe)(logits, y).backward()
+        except (RuntimeError, TypeError, ValueError, AttributeError):
+            return 0.0
+        seconds = time.perf_counter() - started
+    return seconds * data.train.num_batches(batch, training=True) * recipe.epochs
 
 
 @contextlib.contextmanager

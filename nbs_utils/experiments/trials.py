@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,22 @@ import pandas as pd
 import torch
 
 from .. import runtime
+from ..distributed import world
 from ..training import Recipe
 from ..training.run import describe_seconds
-from .plan import Variant, check_same_images, make_seeds, make_variants
+from .plan import (
+    Variant,
+    check_same_images,
+    make_seeds,
+    make_variants,
+    shared_starts,
+)
+from .processes import side_by_side
 from .result import METRICS, Comparison, check_against
-from .runs import Job, Outcome, work
+from .runs import RESULT, Job, estimated_seconds, work
+
+# Processes need some seconds to start: for less than this they are not worth it.
+_WORTH_SECONDS = 15.0
 
 
 def experiment(
@@ -42,7 +53,13 @@ def experiment(
     images that it is then scored on, which flatters whoever fluctuates most. Whatever
     a recipe says in `keep` is therefore replaced by "last".
 
-    In a quick run there are at most two seeds and one epoch.
+    On a CPU each run computes with few threads, one where there are as many runs as
+    cores, and runs work side by side, each in a process of its own, when all together
+    would take longer than processes need to start. `benchmarks/side_by_side.py`
+    compares this with one run after another on all threads. The numbers are the same
+    side by side and one after another; how fast each run is, is not, and the table
+    says so. On a GPU runs follow one another. In a quick run there are at most two
+    seeds and one epoch.
 
     Args:
         variants: name -> a function without arguments that builds the network, or
@@ -62,7 +79,10 @@ def experiment(
         folder: keeps every run. Called again, finished runs are read back and a
             stopped one goes on where it stopped.
         keep: hold the trained networks in `result.networks`.
-        parallel: "auto", True or False; see below.
+        parallel: "auto" as said above; True, or False where images per second are
+            compared. What a variant refers to must then be something that can be
+            written down, not an open file or a lock; with "auto" such variants are
+            trained one after another.
         progress: "auto" shows one line for all runs on stderr, "off" none.
 
     Returns:
@@ -70,8 +90,11 @@ def experiment(
         `figure()`; in a notebook it shows its table.
 
     Raises:
+        TypeError: a variant is no function that builds a network, or, with
+            parallel=True, cannot be handed to another process.
         ValueError: an argument is wrong, variants would be scored on different
             images, or the folder holds another experiment.
+        KeyboardInterrupt: a run was stopped; the message says where it goes on.
     """
     if runtime.is_quick():
         epochs = 1
@@ -80,17 +103,16 @@ def experiment(
     against = check_against(against, [plan.name for plan in plans])
     _check(on, metric, parallel, progress)
     check_same_images(plans, chosen, on)
-    side_by_side = _processes(parallel, plans, chosen)
+    count = len(plans) * len(chosen)
+    threads = _threads(plans[0].data_for(chosen[0]).device, count)
     jobs = [
-        Job(
-            plan, seed, _place(folder, plan.name, seed), on, metric, keep,
-            1 if side_by_side > 1 else None,
-        )
+        Job(plan, seed, _place(folder, plan.name, seed), on, metric, keep, threads)
         for seed in chosen
         for plan in plans
-    ]  # fmt: skip
-    outcomes = _collect(jobs, side_by_side, progress != "off")
-    return _compare(plans, chosen, outcomes, against, metric, on, side_by_side)
+    ]
+    processes = _processes(parallel, jobs)
+    outcomes, processes = _collect(jobs, processes, parallel, progress != "off")
+    return _compare(plans, chosen, outcomes, against, metric, on, processes)
 
 
 def _check(on, metric, parallel, progress) -> None:
@@ -114,25 +136,54 @@ def _place(folder, name: str, seed: int) -> Path | None:
     return Path(folder) / word / f"seed-{seed}"
 
 
-def _processes(parallel, plans: list[Variant], seeds: list[int]) -> int:
+def _threads(device: torch.device, runs: int) -> int | None:
+    """Return how many threads a run computes with; None leaves it to PyTorch.
+
+    It follows from the machine and the number of runs alone, not from whether they
+    work side by side: the last digits of sums depend on it.
+    """
+    if device.type != "cpu":
+        return None
+    return max(1, runtime.cpu_cores() // runs)
+
+
+def _processes(parallel: str | bool, jobs: list[Job]) -> int:
     """Return how many runs work at the same time."""
-    return 1
+    cores = runtime.cpu_cores() if jobs[0].threads else 1
+    most = min(len(jobs), cores)
+    if parallel is False or most == 1 or runtime.is_quick() or world().size > 1:
+        return 1
+    if parallel == "auto":
+        left = [
+            job for job in jobs if not (job.folder and (job.folder / RESULT).is_file())
+        ]
+        if sum(estimated_seconds(job) for job in left) < _WORTH_SECONDS:
+            return 1
+    return most
 
 
-def _collect(jobs: list[Job], processes: int, show: bool) -> dict:
-    """Do all runs; return (variant, seed) -> outcome."""
+def _collect(jobs, processes: int, parallel, show: bool) -> tuple[dict, int]:
+    """Do all runs; return (variant, seed) -> outcome, and how many worked at a time."""
     line, outcomes = _Line(len(jobs), show), {}
-    for job, outcome in _one_by_one(jobs, line):
-        outcomes[job.variant.name, job.seed] = outcome
-    line.finish()
-    return outcomes
-
-
-def _one_by_one(jobs: list[Job], line: "_Line") -> Iterator[tuple[Job, Outcome]]:
+    if processes > 1:
+        line.write(f"{processes} side by side")
+        try:
+            for job, outcome in side_by_side(jobs, processes):
+                if outcome is not None:
+                    outcomes[job.variant.name, job.seed] = outcome
+                    line.done += 1
+                line.write(f"{processes} side by side")
+        except TypeError:  # something cannot be handed to another process
+            if parallel is True:
+                raise
+            processes = 1
     for job in jobs:
-        line.write(f"{job.variant.name}, seed {job.seed}")
-        yield job, work(job)
-        line.done += 1
+        if (job.variant.name, job.seed) not in outcomes:
+            line.write(f"{job.variant.name}, seed {job.seed}")
+            outcomes[job.variant.name, job.seed] = work(job)
+            line.done += 1
+    line.finish()
+    return outcomes, processes
 
 
 class _Line:
@@ -168,9 +219,9 @@ def _compare(plans, seeds, outcomes, against, metric, on, processes) -> Comparis
     runs = {n: {s: outcomes[n, s].run for s in seeds} for n in names}
     networks = {
         plan.name: {
-            seed: _rebuilt(plan, seed, outcomes[plan.name, seed].weights)
+            seed: _rebuilt(plan, seed, outcomes[plan.name, seed].network)
             for seed in seeds
-            if outcomes[plan.name, seed].weights is not None
+            if outcomes[plan.name, seed].network is not None
         }
         for plan in plans
     }
@@ -182,6 +233,7 @@ def _compare(plans, seeds, outcomes, against, metric, on, processes) -> Comparis
         n_images=outcomes[names[0], seeds[0]].n_images,
         per_image=per_image,
         setting=_setting(plans, seeds, runs, on, processes),
+        remark=shared_starts(plans, against, seeds[0]),
         runs=runs,
         networks=networks,
     )

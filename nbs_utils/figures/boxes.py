@@ -6,6 +6,7 @@ from .pen import Pen, shortened, text_width
 from .structure import Box
 
 HALF = 174  # half the width of a box on the main axis
+_NARROW = 110  # pixels of what is inside a closed box beside others
 _SLIM = ("norm", "act", "drop", "shape", "scale", "split", "other", "product")
 _SHORT = {"batch norm": "BN", "layer norm": "LN", "local response norm": "LRN"}
 
@@ -70,15 +71,20 @@ class BoxPiece(Piece):
         slim = node.words.kind in _SLIM
         if narrow:
             self.label = _brief(node.words.label) if node.words.short else self.label
-            texts = [(self.label, 13), ("" if slim else self.shape, 11.5)]
+            inside = self.lines[0] if len(self.lines) == 1 else ""
+            inside = inside if text_width(inside, 11.5) < _NARROW else ""
+            self.below = [] if slim else [text for text in (inside, self.shape) if text]
+            texts = [(self.label, 13), *((text, 11.5) for text in self.below)]
             half = max(text_width(t, size) for t, size in texts) / 2 + 8
             self.left = self.right = half
-            self.height = 24 if slim else 42
+            self.height = 24 if slim else 26 + 16 * len(self.below)
             return
         self.left = self.right = HALF
         self.height = 24 if slim else 32
+        self.drop = 0 if self._beside() else 17  # columns begin lower below two lines
         if self.columns:
-            self.height = 30 + 17 * max(len(words) for words in self.columns) + 8
+            rows = max(len(words) for words in self.columns)
+            self.height = 30 + self.drop + 17 * rows + 8
         self.below: list[str] = []  # lines of smaller text, below the label
         if not (slim or self.columns or self._beside()):
             self.below = wrapped(self._second(), 12.5, 2 * HALF - 22)
@@ -106,10 +112,9 @@ class BoxPiece(Piece):
         if self.narrow:
             middle = top + (self.height / 2 if self.height < 30 else 14)
             pen.text(axis, middle, self.label, size=13, anchor="middle")
-            if self.height > 30:
-                pen.text(
-                    axis, top + 30, self.shape, size=11.5, anchor="middle", faint=True
-                )
+            for i, text in enumerate(self.below):
+                y = top + 30 + 15 * i
+                pen.text(axis, y, text, size=11.5, anchor="middle", faint=True)
             return
         self._wide(pen, axis, top)
 
@@ -121,7 +126,9 @@ class BoxPiece(Piece):
         pen.text(x + 11, middle, self.label, size=size, faint=slim)
         used = 11 + text_width(self.label, size)
         shape_room = text_width(self.shape, 13) + 11
-        if not self.below:
+        if self.columns and self.drop:
+            pen.text(x + 11, top + 36, self._second(), size=12.5, faint=True)
+        elif not self.below:
             pen.text(x + used + 8, middle + 0.5, self._second(), size=12.5, faint=True)
         if used + shape_room + 8 < w:
             pen.text(x + w - 11, middle, self.shape, size=13, anchor="end", faint=True)
@@ -130,11 +137,11 @@ class BoxPiece(Piece):
             for i, words in enumerate(self.columns):
                 for j, word in enumerate(words or ["identity"]):
                     word = shortened(word.lstrip("_"), 12.5, step - 6)
-                    y = top + 41 + 17 * j
+                    y = top + 41 + self.drop + 17 * j
                     pen.text(x + (i + 0.5) * step, y, word, size=12.5, anchor="middle")
                 if i:
                     pen.parts.append(
-                        f'<path d="M{x + i * step:.1f} {top + 33:.1f}'
+                        f'<path d="M{x + i * step:.1f} {top + 33 + self.drop:.1f}'
                         f'V{top + self.height - 7:.1f}" stroke="currentColor" '
                         'stroke-opacity="0.3"/>'
                     )
@@ -147,8 +154,12 @@ def wrapped(text: str, size: float, room: float, most: int = 2) -> list[str]:
     lines, rest = [], text
     while text_width(rest, size) > room and len(lines) < most - 1:
         words = rest.split(" ")
-        ends = [i for i, word in enumerate(words) if i and word in ("→", "|", "+")]
-        fits = [i for i in ends if text_width(" ".join(words[:i]), size) <= room]
+        fits: list[int] = []
+        for signs in (("→",), ("+", "|")):
+            ends = [i for i, word in enumerate(words) if i and word in signs]
+            fits = [i for i in ends if text_width(" ".join(words[:i]), size) <= room]
+            if fits:
+                break
         if not fits:
             break
         lines.append(" ".join(words[: fits[-1]]))

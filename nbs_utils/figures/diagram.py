@@ -1,16 +1,19 @@
 """The diagram of a network, drawn from what it executes."""
 
+from collections.abc import Iterator
 from html import escape
 
 from torch import nn
 
 from .boxes import shape_text, words_text
+from .compact import flat, folded
 from .layout import GAP, SeriesPiece
 from .pen import UI, Pen, text_width
 from .structure import Arcs, Box, Parallel, Series, build
 from .tracing import graph_of
 
-_HIGHEST = 800  # pixels; "auto" opens no further level beyond
+_HIGHEST = 800  # pixels; "auto" stays below
+_EDGE = 80  # of these: title, input and margins
 _WIDEST = 560
 
 
@@ -31,7 +34,8 @@ def draw_network(
         network: any module; it runs once on shapes alone, its weights are not touched.
         input_size: shape of the input without the batch, for example (64, 56, 56).
         depth: how many levels of modules are opened (the outermost counts 1,
-            `nn.Sequential` none); "auto" opens as many as fit a page; "leaf" opens
+            `nn.Sequential` none); "auto" opens as many as fit a page, and of a long
+            network draws neighbors of one kind once, with their number; "leaf" opens
             all and shows each normalization, activation and reshape by itself.
         title: set above.
 
@@ -77,18 +81,42 @@ def _drawn(network, input_size, depth, title) -> tuple[str, str]:
 
 
 def _deepest(graph) -> Series:
-    """Return the structure opened as far as a page has room for it."""
+    """Return the structure opened as far as a page has room for it.
+
+    One that is too high even closed gets coarser, step by step.
+    """
     best, before = build(graph, 1), None
+    if not _fits(best):
+        tried = []
+        for series in _coarser(graph):
+            if _fits(series):
+                return series
+            tried.append(series)
+        return min(tried, key=lambda s: SeriesPiece(s, False, False).height)
     for depth in range(2, 8):
         series = build(graph, depth)
         size = SeriesPiece(series, False, False)
         now = (size.height, size.left + size.right)
-        if now[0] > _HIGHEST or now[1] > _WIDEST:
-            break
-        if now == before:
+        if not _fits(series) or now == before:
             break
         best, before = series, now
     return best
+
+
+def _fits(series: Series) -> bool:
+    size = SeriesPiece(series, False, False)
+    return size.height + _EDGE <= _HIGHEST and size.left + size.right <= _WIDEST
+
+
+def _coarser(graph) -> Iterator[Series]:
+    """Give the structure with fewer and fewer boxes."""
+    for spliced in (True, False):
+        series = build(graph, 1, spliced=spliced)
+        yield folded(series)
+        series = folded(build(graph, 1, spliced=spliced), any_shape=True)
+        yield series
+        yield flat(series)
+        yield flat(series, words=False)
 
 
 def render(series: Series, input_size, title: str | None, words: str) -> str:

@@ -67,7 +67,8 @@ def _draw_values(axes, result, names: list[str], factor: float) -> None:
             facecolor=COLORS["blue"], edgecolor="white", linewidth=0.6, zorder=3,
         )  # fmt: skip
     if len(table) > 1:
-        for row, mean in enumerate(np.nanmean(table, axis=0)):
+        means = factor * result.values.mean().to_numpy()  # leaves NaN out
+        for row, mean in enumerate(means):
             axes.plot([mean, mean], [row - 0.26, row + 0.26], color=INK, lw=2, zorder=2)
     axes.set_xlabel(result.label)
     axes.margins(x=0.08)
@@ -94,5 +95,5 @@ def _draw_differences(axes, result, names, found, factor: float) -> None:
         0, names.index(result.against), " baseline", va="center", ha="left",
         size=10, color=INK,
     )  # fmt: skip
-    axes.set_xlabel(f"Difference to “{result.against}”\n{result.difference_unit}")
+    axes.set_xlabel(f"Difference, {result.difference_unit}")
     axes.margins(x=0.08)

@@ -56,10 +56,10 @@ def describe_move(moves: tuple[Move, ...], shape: tuple[int, ...]) -> Words | No
     for maps, windows, joined in ((before, after, ""), (after, before, " joined")):
         side = _window(maps, windows)
         if side:
-            return Words(f"windows of {side}×{side}{joined}", "shape")
+            return Words(f"windows of {side}×{side}{joined}", "move")
     a, b = before.squeeze(), after.squeeze()
     if a.dim() == 2 and torch.equal(a.T, b):
-        return Words("transpose", "shape")
+        return Words("transpose", "shape", "transpose")
     if a.dim() == 3 and torch.equal(a.permute(1, 2, 0), b):
         return Words("channels last", "shape")
     if a.dim() == 3 and torch.equal(a.permute(2, 0, 1), b):

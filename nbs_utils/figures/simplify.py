@@ -13,9 +13,14 @@ from .words import Words
 END = -2  # stands for "out of here" among the positions of nodes
 
 
-def simplified(graph: Graph, leaf: bool, root: bool) -> Graph:
-    """Return a graph without what a reader of the diagram does not ask for."""
-    graph = _spliced(graph)
+def simplified(graph: Graph, leaf: bool, root: bool, spliced: bool = True) -> Graph:
+    """Return a graph without what a reader of the diagram does not ask for.
+
+    Args:
+        graph: what was executed; it is not changed.
+        leaf, root, spliced: as in `structure.build`.
+    """
+    graph = _spliced(graph) if spliced else _named(graph)
     graph = _reduced(graph, leaf)
     graph = _without_identities(graph)
     graph = _without_identities(_moves_merged(graph))
@@ -51,6 +56,22 @@ def _spliced(graph: Graph) -> Graph:
             nodes.append(replace(node, inputs=inputs, after=list(node.after)))
             moved[old] = len(nodes) - 1
     return Graph(nodes, moved[graph.output], graph.sources)
+
+
+def _named(graph: Graph) -> Graph:
+    """Return a copy of the graph with each `nn.Sequential` called by its name."""
+    nodes = [
+        replace(
+            node,
+            inputs=list(node.inputs),
+            after=list(node.after),
+            words=Words(node.name.rpartition(".")[2], "block")
+            if type(node.module) is nn.Sequential
+            else node.words,
+        )
+        for node in graph.nodes
+    ]
+    return Graph(nodes, graph.output, graph.sources)
 
 
 def _reduced(graph: Graph, leaf: bool) -> Graph:
@@ -126,10 +147,8 @@ def _together(first: Node, then: Node) -> Words | None:
     known = None
     if first.moves and then.moves:
         known = describe_move(first.moves + then.moves, first.source)
-    if first.words.label == "pad":  # padding and cutting are a shift, or they are two
+    if first.words.kind != "shape":  # padding and cutting are a shift, or they are two
         return known if known and known.kind == "move" else None
-    if first.words.kind != "shape":
-        return None
     picks = [n.words for n in (first, then) if n.words.label.startswith("pick")]
     return known or (picks[0] if picks else Words("reshape", "shape"))
 

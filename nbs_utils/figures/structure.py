@@ -16,7 +16,9 @@ from .tracing import INPUT, Graph, Node
 __all__ = ["Arcs", "Box", "Parallel", "Series", "build"]
 
 
-def build(graph: Graph, depth: float, *, leaf: bool = False, root=True) -> Series:
+def build(
+    graph: Graph, depth: float, *, leaf: bool = False, root=True, spliced=True
+) -> Series:
     """Return the drawable structure of a graph.
 
     Args:
@@ -25,8 +27,10 @@ def build(graph: Graph, depth: float, *, leaf: bool = False, root=True) -> Serie
             `nn.Sequential` does not count.
         leaf: True keeps normalization, activations and reshapes as boxes of their own.
         root: True for the network itself, whose reshapes are worth showing.
+        spliced: False keeps each `nn.Sequential` of the network as a closed box, under
+            its name.
     """
-    graph = simplified(graph, leaf, root)
+    graph = simplified(graph, leaf, root, spliced)
     # Modules that read several tensors stay closed, and so do all of their class.
     shut = {type(n.module) for n in graph.nodes if n.inner and n.inner.sources > 1}
     boxes = [

@@ -172,10 +172,16 @@ def to_svg(figure: Figure) -> str:
     svg = re.sub(r"(font: [^;\"]*?(?:px|pt)) [^;\"]*", r"\1 " + _FONTS, svg)
     svg = svg.replace("<svg ", f'<svg font-family="{_FONTS}" ', 1)
     svg = re.sub(r'<image xlink:href="data:image/png;base64,[^>]*>', _recode, svg)
-    # Hundredths of a point are enough in drawing attributes (never in words).
+    # Hundredths of a point are enough in drawing attributes (never in words). A matrix
+    # scales photographs by its numbers: there they would be a pixel in every hundred.
     svg = re.sub(
-        r'(?<=[\s"])(?:d|x|y|points|transform)="[^"]*"',
+        r'(?<=[\s"])(?:d|x|y|points|transform)="(?!matrix)[^"]*"',
         lambda found: re.sub(r"(\d+\.\d\d)\d+", r"\1", found.group()),
+        svg,
+    )
+    svg = re.sub(
+        r'transform="matrix[^"]*"',
+        lambda found: re.sub(r"(\d+\.\d{4})\d+", r"\1", found.group()),
         svg,
     )
     return re.sub(r"\n\s+", "\n", svg)

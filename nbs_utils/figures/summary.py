@@ -28,10 +28,32 @@ def summary(series: Series) -> tuple[list[list[str]], str | None, str]:
         columns += [[]] if part.direct else []
         few = max(map(len, columns)) < 2 and around  # one line has room for both
         if len(columns) > 1 and part.branches and meet in ("+", "concat") and not few:
-            steps = [w for item in before for w in _shorts(item)] + [meet]
+            steps = [w for item in before for w in _shorts(item) or _split(item)] + [
+                meet
+            ]
             steps += [w for item in after for w in _shorts(item)]
             return columns, None, " → ".join(steps)
     return [_words(series)], None, ""
+
+
+def _split(item) -> list[str]:
+    kind = item.node.words.kind if isinstance(item, Box) else ""
+    return ["split"] if kind == "split" else []
+
+
+def chain_words(box: Box) -> str:
+    """Return what is inside a closed box as one line: "x + (3×3 → 3×3)"."""
+    lines = [_chain(line) or "x" for line in box.lines]
+    if box.skip is not None and len(lines) == 1:
+        inside = f"({lines[0]})" if _compound(lines[0]) else lines[0]
+        return {"×": f"× {inside}", "concat": f"concat (x | {inside})"}.get(
+            box.meet, f"x + {inside}"
+        )
+    if len(lines) > 1:
+        joined = f" {box.meet} " if box.meet in ("+", "×") else " | "
+        name = "" if box.meet in ("+", "×") else f"{box.meet} "
+        return f"{name}({joined.join(lines)})"
+    return lines[0] if box.lines else ""
 
 
 def _sign(part: Parallel) -> str:
@@ -84,8 +106,10 @@ def _joined(part: Parallel) -> list[str]:
     sign = _sign(part)
     if part.direct and sign and len(branches) == 1:
         (only,) = branches
-        only = f"({only})" if " " in only else only
-        return [{"+": f"x + {only}", "×": f"× {only}"}.get(sign, f"concat (x | {only})")]
+        only = f"({only})" if _compound(only) else only
+        return [
+            {"+": f"x + {only}", "×": f"× {only}"}.get(sign, f"concat (x | {only})")
+        ]
     if len(branches) < 2:
         return branches + after
     if len(set(branches)) == 1:  # the same in each: shifts of parts of the channels
@@ -94,6 +118,11 @@ def _joined(part: Parallel) -> list[str]:
     if sign in ("+", "×"):
         return [f"({f' {sign} '.join(branches)})", *after]
     return [f"{sign} ({' | '.join(branches)})".strip(), *after]
+
+
+def _compound(text: str) -> bool:
+    """Tell whether a text needs parentheses before it is added to something."""
+    return any(f"{sign} " in text for sign in "→+×|")
 
 
 def _chain(words: list[str]) -> str:

@@ -259,11 +259,13 @@ def _index(args) -> str:
     picks = args[1] if isinstance(args[1], tuple) else (args[1],)
     if any(isinstance(pick, torch.Tensor) for pick in picks):
         return "pick"
+    if all(pick in (None, slice(None)) or pick is Ellipsis for pick in picks):
+        return "reshape"
 
     def text(pick) -> str:
         if isinstance(pick, slice):
             ends = ["" if e is None else str(e) for e in (pick.start, pick.stop)]
-            return ":".join(ends)
+            return ":".join(ends if pick.step is None else [*ends, str(pick.step)])
         return "..." if pick is Ellipsis else str(pick)
 
     return f"pick [{', '.join(text(pick) for pick in picks)}]"

@@ -1,261 +1,317 @@
-"""Run two networks side by side and name the first layer where they part."""
+"""Run two networks side by side and name the first layer where they part.
 
-from collections import Counter, defaultdict, deque
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
+How far apart is measured against how much different images differ: a difference of
+1e-6 is rounding where logits of two images differ by 1, and another network where they
+differ by 1e-8. Both networks run in double precision, where equal networks agree to
+about 1e-13 of that spread, and the smallest fault tried, an epsilon of 1e-5 in place
+of 1e-6, shows at 1e-7 and more.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from ..tables import Table
+from .calibration import native_size, varied_images
+from .recording import (
+    Record,
+    distance,
+    evaluating,
+    in_precision,
+    input_of,
+    pair_layers,
+    record,
+    spread,
+)
+
+# What counts as a difference, as a share of the spread between images. Equal networks
+# stay below a hundredth of it, every fault of benchmarks/mutants.py above.
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
+# The least spread of the logits, as a share of their size, that tells images apart.
+_ALIVE = 1e-4
 
 
 @dataclass
 class Comparison:
-    """How far two networks are apart on the same input.
+    """How far two networks are apart on the same images.
 
     Attributes:
-        max_difference: largest absolute difference between the outputs.
+        max_difference: largest absolute difference between the outputs, at the first
+            size.
+        relative: largest difference between the outputs at any size, as a share of
+            how much the reference's outputs differ between images.
         first_difference: the first layer whose output differs, with its name in
-            both networks; None when all compared layers agree.
-        layers: one row per compared layer: its two names, output shape, difference.
-        tolerance: what counted as a difference.
-        note: where to look, when the layer itself is not to blame.
+            both networks; None when they agree, or when only the outputs differ.
+        layers: one row per compared layer: its two names, output shape, absolute
+            difference, and difference as a share of the spread between images.
+        tolerance: which share of the spread counts as a difference.
+        sizes: the image sizes that were compared.
+        blind: why nothing could be told apart, or empty.
+        note: where to look, when the layer itself is not to blame, and which sizes
+            the networks do not take.
     """
 
     max_difference: float
+    relative: float
     first_difference: str | None
     layers: Table
     tolerance: float
+    sizes: list[str] = field(default_factory=list)
+    blind: str = ""
     note: str = ""
+    _same: bool = False
+
+    @property
+    def agrees(self) -> bool:
+        """True when outputs and layers are equal, and a difference would have shown."""
+        return self._same and not self.blind
 
     def __repr__(self) -> str:
-        text = f"Largest difference of the outputs: {self.max_difference:.2e}. "
-        if self.first_difference:
-            text += f"The first layer that differs is {self.first_difference}."
-        elif self.max_difference > self.tolerance:
-            text += f"All {len(self.layers)} layers that could be compared agree."
+        largest = f"Largest difference of the outputs: {self.max_difference:.2e}"
+        where = " and ".join(filter(None, [", ".join(self.sizes[:-1]), self.sizes[-1]]))
+        if self._same and self.blind:
+            text = f"Nothing is proved, because {self.blind} {largest}, at {where}."
+        elif self._same:
+            text = (
+                f"The networks agree: at {where} the outputs and all "
+                f"{len(self.layers)} compared layers are equal to "
+                f"{max(self.relative, self._worst()):.0e} of what tells two images "
+                f"apart. {largest}."
+            )
         else:
-            text += f"All {len(self.layers)} compared layers agree."
+            text = (
+                f"The networks differ: at {where} the outputs by {self.relative:.1e} "
+                f"of what tells two images apart. {largest}. "
+            )
+            if self.first_difference:
+                text += f"The first layer that differs is {self.first_difference}."
+            else:
+                text += f"All {len(self.layers)} layers that could be compared agree."
         return f"{text} {self.note}".strip()
+
+    def _worst(self) -> float:
+        shares = [s for s in self.layers["relative"] if s <= self.tolerance]
+        return max(shares, default=0.0)
 
 
 @dataclass
-class _Record:
-    """One call of a layer: its path, what identifies it, what came out."""
+class _View:
+    """What one set of images showed."""
 
-    name: str
-    turn: int  # a layer may be called several times
-    kind: str
-    weights: tuple | None
-    output: torch.Tensor
-
-
-@contextmanager
-def _evaluating(network: nn.Module):
-    """Switch to evaluation mode and put every module's own mode back afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _weights(module: nn.Module) -> torch.Tensor | None:
-    """Return the tensor that tells a layer from others, if it has one."""
-    if isinstance(module, nn.MultiheadAttention):
-        return module.out_proj.weight  # what comes out of both is this projection
-    return next((p for p in module.parameters(recurse=False)), None)
-
-
-def _fingerprint(weight: torch.Tensor) -> tuple:
-    """Identify a weight by its size and a sample of its numbers, whatever its shape."""
-    flat = weight.detach().flatten()
-    sample = flat[:: max(1, flat.numel() // 256)].float().cpu()
-    return flat.numel(), sample.numpy().tobytes()
-
-
-def _record(network: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, list[_Record]]:
-    """Run a network and keep what each of its layers gave."""
-    records: list[_Record] = []
-
-    turns: Counter[str] = Counter()
-
-    def keep(module, args, output):
-        name, weight, output = names[module], _weights(module), _first(output)
-        turns[name] += 1
-        if isinstance(output, torch.Tensor):
-            mark = None if weight is None else _fingerprint(weight)
-            # cloned, since an in-place ReLU would overwrite what came before it
-            kept = output.detach().float().clone()
-            kind = type(module).__name__
-            records.append(_Record(name, turns[name], kind, mark, kept))
-
-    names, inside = {}, set()
-    for name, module in network.named_modules():
-        unit = isinstance(module, nn.MultiheadAttention)
-        if module in inside or (next(module.children(), None) and not unit):
-            continue
-        inside.update(module.children())
-        names[module] = name
-    hooks = [module.register_forward_hook(keep) for module in names]
-    try:
-        with _evaluating(network):
-            output = network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return _first(output).float(), records
-
-
-def _first(output):
-    """Return the first tensor of what a module gave."""
-    while isinstance(output, tuple | list):
-        output = output[0]
-    return output
-
-
-def _input_of(network: nn.Module, x: torch.Tensor, record: _Record) -> torch.Tensor:
-    """Run a network again and return what one call of a layer was given."""
-    turns, found = [], []
-
-    def keep(module, args, kwargs):
-        turns.append(1)
-        if len(turns) == record.turn:
-            value = _first([*args, *kwargs.values()])
-            found.append(value.detach().float().clone())
-
-    module = network.get_submodule(record.name)
-    hook = module.register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        with _evaluating(network):
-            network(x)
-    finally:
-        hook.remove()
-    return found[0]
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
-    """Bring `b` into the layout of `a`: channels first or last, grid or sequence."""
-    views = [b]
-    if b.dim() == 4:
-        views += [b.permute(0, 2, 3, 1), b.permute(0, 3, 1, 2)]
-        views += [v.flatten(1, 2) for v in views[:2]]
-        views += [b.flatten(2)]
-    if b.dim() == 3 and a.dim() == 4:
-        views += [b.transpose(1, 2)]
-        views = [v.reshape(a.shape) for v in views if v.shape[1] == a.shape[1]]
-    if b.numel() == a.numel() and [n for n in a.shape if n > 1] == [
-        n for n in b.shape if n > 1
-    ]:
-        views += [b.reshape(a.shape)]
-    return next((v for v in views if v.shape == a.shape), None)
-
-
-def _pair(a: list[_Record], b: list[_Record]) -> list[tuple[int, int]]:
-    """Find for each call in one network its counterpart in the other.
-
-    Layers with weights are paired by their numbers, those that remain by their size
-    in order; layers without weights by their place between two of those.
-    """
-    pairs: dict[int, int] = {}
-    for key in (lambda r: r.weights, lambda r: r.weights and r.weights[0]):
-        waiting: dict = defaultdict(deque)
-        for j, record in enumerate(b):
-            if record.weights and j not in pairs.values():
-                waiting[key(record)].append(j)
-        for i, record in enumerate(a):
-            if record.weights and i not in pairs and waiting[key(record)]:
-                pairs[i] = waiting[key(record)].popleft()
-    anchors = [(-1, -1), *sorted(pairs.items()), (len(a), len(b))]
-    for (i1, j1), (i2, j2) in pairwise(anchors):
-        between = range(i1 + 1, i2), range(j1 + 1, j2)
-        kinds = [a[i].kind for i in between[0]], [b[j].kind for j in between[1]]
-        if kinds[0] == kinds[1]:
-            pairs.update(zip(*between, strict=True))
-    return sorted(pairs.items())
+    difference: float
+    relative: float
+    alive: float  # spread of the outputs, as a share of their size
+    rows: list
+    first: tuple[Record, Record] | None
+    same: bool
 
 
 def compare(
-    a: nn.Module,
-    b: nn.Module,
+    network: nn.Module,
+    reference: nn.Module,
     x: torch.Tensor | None = None,
-    input_size: tuple[int, ...] = (3, 224, 224),
+    input_size: tuple[int, ...] | None = None,
     *,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Comparison:
-    """Run two networks on the same input and name the first layer that differs.
+    """Run two networks on the same images and name the first layer that differs.
 
-    Both run in evaluation mode and get their own mode back. Outputs are compared at
-    the layers (modules without children, and `nn.MultiheadAttention`) that have a
-    counterpart: the same weights, or else the same size and place.
+    Copies of both run in evaluation mode; the networks themselves are left alone.
+    Outputs are compared at the end and at the layers (modules without children, and
+    `nn.MultiheadAttention`) that have a counterpart: the same weights, or else the same
+    size and place. Without `x`, images of the native size and of odd ones are
+    compared, since strides and ceilings show only there; a reference that takes one
+    size only is compared at that.
 
     Args:
-        a, b: the networks, on the same device.
-        x: the input (B, C, H, W); by default two images of seeded noise.
-        input_size: shape of one of those images.
+        network, reference: the networks, on the same device.
+        x: the input (B, C, H, W); by default two images of seeded noise. To a single
+            one its negative mirror image is added, since one image has no spread.
+        input_size: shape of one of those images; by default what the reference was
+            made for, and 3 x 224 x 224 where it does not say.
         tolerance: a layer differs when the largest absolute difference of its output
-            exceeds this, or this share of its largest output where that is above 1.
+            exceeds this share of how much the outputs of different images differ; by
+            default 1e-9 in double precision and 1e-3 in single.
+        dtype: in which precision the copies run.
 
     Returns:
-        A comparison that prints the verdict in a sentence.
+        A comparison that prints the verdict in a sentence; `.agrees` is the verdict.
 
     Raises:
         ValueError: the outputs of the two networks have different shapes.
     """
-    if x is None:
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(2, *input_size, generator=generator)
-        x = x.to(next(a.parameters(), x))
-    out_a, records_a = _record(a, x)
-    out_b, records_b = _record(b, x)
+    if tolerance is None:
+        tolerance = _TOLERANCES.get(dtype, 0.05)
+    a, b = in_precision(network, dtype), in_precision(reference, dtype)
+    device = next((p.device for p in a.parameters()), torch.device("cpu"))
+    given = x is not None
+    if given:
+        x = torch.cat([x, -x.flip(-1)]) if len(x) == 1 else x
+    else:
+        x = varied_images(2, input_size or native_size(reference))
+    x = x.to(device, dtype if x.is_floating_point() else x.dtype)
+    inputs, notes, same = [x], [], True
+    if not given and x.dim() == 4:
+        others, note = _odd_images(a, b, x)
+        inputs += others
+        same, notes = not note.startswith("Images"), [note] if note else []
+    views = [_look(a, b, images, tolerance) for images in inputs]
+    same = same and all(view.same for view in views)
+    result = Comparison(
+        views[0].difference,
+        max(view.relative for view in views),
+        None,
+        _table(views),
+        tolerance,
+        [_show(images) for images in inputs],
+        _blindness(views, reference),
+        _same=same,
+    )
+    worst = next((i for i, view in enumerate(views) if not view.same), None)
+    if worst is not None and views[worst].first:
+        worst, images = views[worst], inputs[worst]
+        result.first_difference = _describe(*worst.first)
+        given = [input_of(n, images, r) for n, r in zip((a, b), worst.first)]
+        if _share(*given, len(images)) > tolerance:
+            notes.insert(
+                0,
+                "What it is given differs already, so look at what runs between the "
+                "layer before it and this one.",
+            )
+    result.note = " ".join(notes)
+    return result
+
+
+def _show(x: torch.Tensor) -> str:
+    if x.dim() != 4:
+        return f"inputs of shape {tuple(x.shape[1:])}"
+    return f"{x.shape[2]} x {x.shape[3]} pixels"
+
+
+def _blindness(views: list[_View], reference: nn.Module) -> str:
+    """Say why equal outputs would prove nothing, if so."""
+    alive = min(view.alive for view in views)
+    if alive >= _ALIVE:
+        return ""
+    return (
+        f"the outputs of {type(reference).__name__} hardly depend on the image: two "
+        f"images differ by {alive:.0e} of the size of the outputs, so that wrong "
+        "layers would not show. Take weights from reference_network(...), which sees "
+        "to that."
+    )
+
+
+def _odd_images(a, b, x) -> tuple[list[torch.Tensor], str]:
+    """Make images of odd sizes that both networks take.
+
+    Three sizes, since the ceiling of a pooling layer shows only where the map before
+    it does not divide. Never larger ones: a fixed pooling would drop what stands over
+    the edge.
+
+    Returns:
+        the images, and a sentence about sizes that are not taken.
+    """
+    native = min(x.shape[-2:])
+    if native > 64:
+        sides = [int(share * native) | 1 for share in (0.62, 0.765, 0.826)]
+        # for a fixed pooling at the end, with the same last map as the native size
+        same_map = [(native - native // 9) | 1, native - 1]
+    else:
+        sides, same_map = [native - 3, native - 5], [native - 1]
+        sides = [side - 1 + side % 2 for side in sides]
+    found = []
+    for side in (*sides, *same_map):
+        if found and side in same_map:
+            break
+        images = varied_images(2, (x.shape[1], side, side), seed=1).to(x)
+        theirs, ours = _failure(b, images), _failure(a, images)
+        if ours and not theirs:
+            return found, (
+                f"Images of {side} x {side} pixels are taken by the reference only "
+                f"({ours}). Pass x= to compare at one size alone."
+            )
+        if not theirs:
+            found.append(images)
+    if found:
+        return found, ""
+    return [], f"The reference takes no images but those of {_show(x)}."
+
+
+def _failure(network: nn.Module, images: torch.Tensor) -> str:
+    """Return what a network says to images that it does not take, or nothing."""
+    try:
+        with evaluating(network):
+            network(images)
+    except Exception as error:  # noqa: BLE001
+        return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return ""
+
+
+def _share(ours: torch.Tensor, theirs: torch.Tensor, images: int) -> float:
+    """Return the difference of two outputs as a share of the spread between images."""
+    found = distance(ours, theirs)
+    if found == 0:
+        return 0.0
+    size = theirs.abs().max().item()
+    return found / max(spread(theirs, images), _ALIVE * size, 1e-300)
+
+
+def _look(a, b, x: torch.Tensor, tolerance: float) -> _View:
+    """Compare two networks on one set of images."""
+    out_a, records_a = record(a, x)
+    out_b, records_b = record(b, x)
     if out_a.shape != out_b.shape:
         raise ValueError(
             f"The outputs cannot be compared: {type(a).__name__} gives "
             f"{tuple(out_a.shape)}, {type(b).__name__} {tuple(out_b.shape)}. Build "
             "both with the same number of classes."
         )
-    rows, first = [], None
-    for i, j in _pair(records_a, records_b):
+    rows, first, same = [], None, True
+    certain = _certain(records_b)
+    for i, j in pair_layers(records_a, records_b):
         one, other = records_a[i], records_b[j]
-        theirs = _alike(one.output, other.output)
         shape = " x ".join(str(n) for n in one.output.shape[1:])
-        difference = float("inf")
-        if theirs is not None:
-            difference = (one.output - theirs).abs().max().item()
-        rows.append((one.name, other.name, shape, difference))
-        if first is None and _differs(one.output, theirs, tolerance):
+        share = _share(one.output, other.output, len(x))
+        difference = distance(one.output, other.output)
+        rows.append((one.name, other.name, shape, difference, share))
+        differs = not share <= tolerance
+        if differs and first is None:
             first = one, other
-    table = Table(rows, columns=["layer", "counterpart", "output shape", "difference"])
-    result = Comparison((out_a - out_b).abs().max().item(), None, table, tolerance)
-    if first:
-        result.first_difference = _describe(*first)
-        given = _input_of(a, x, first[0]), _input_of(b, x, first[1])
-        if _differs(given[0], _alike(*given), tolerance):
-            result.note = (
-                "What it is given differs already, so look at what runs between the "
-                "layer before it and this one."
-            )
-    return result
+        if differs and one.weights in certain and one.weights == other.weights:
+            same = False
+    relative = _share(out_a, out_b, len(x))
+    size = out_b.abs().max().item()
+    alive = spread(out_b, len(x)) / size if 0 < size < float("inf") else 0.0
+    same = same and relative <= tolerance
+    return _View(distance(out_a, out_b), relative, alive, rows, first, same)
 
 
-def _differs(ours: torch.Tensor, theirs: torch.Tensor | None, tolerance: float) -> bool:
-    """Tell whether two outputs are further apart than rounding explains."""
-    if theirs is None:
-        return True
-    scale = max(1.0, ours.abs().max().item())
-    # written so that a NaN counts as a difference
-    return not (ours - theirs).abs().max().item() <= tolerance * scale
+def _certain(records: list[Record]) -> set[tuple]:
+    """Return the weights that stand in one layer only, so that pairs are no guess."""
+    owners = defaultdict(set)
+    for found in records:
+        owners[found.weights].add(found.name)
+    return {weights for weights, names in owners.items() if weights and len(names) == 1}
 
 
-def _describe(one: _Record, other: _Record) -> str:
+def _table(views: list[_View]) -> Table:
+    """Return the layers at the first size with their largest share at any."""
+    rows = [list(row) for row in views[0].rows]
+    for view in views[1:]:
+        shares = {row[:2]: row[4] for row in view.rows}
+        for row in rows:
+            row[4] = max(row[4], shares.get((row[0], row[1]), 0.0))
+    columns = ["layer", "counterpart", "output shape", "difference", "relative"]
+    return Table(rows, columns=columns)
+
+
+def _describe(one: Record, other: Record) -> str:
     """Name a layer in both networks, and the two shapes where they differ."""
     name = one.name if one.name == other.name else f"{one.name} (there {other.name})"
-    if _alike(one.output, other.output) is None:
+    if one.output.numel() != other.output.numel():
         shapes = tuple(one.output.shape[1:]), tuple(other.output.shape[1:])
         name += f", whose output is {shapes[0]} here and {shapes[1]} there"
     return name

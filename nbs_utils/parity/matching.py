@@ -1,34 +1,27 @@
 """Carry weights from one network into another by structure, not by name.
 
 Two implementations of one architecture rarely use the same names, but they hold the
-same tensors in the same order. The order of registration is tried first, then the
-order in which the layers run; where neither fits as a whole, the longest sequences
-that do fit are copied and the report says what is left over and why.
+same tensors in the same order. The order of registration and the order in which the
+tensors are used are both tried. Where they lead to different pairs, as for branches of
+equal shape that one network registers in another order, both are tried out, and the one
+under which the networks compute the same is taken. Heads that evaluation does not use
+are set aside first.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from itertools import zip_longest
-from math import prod
 
 import torch
 from torch import nn
 
-from ..counting.operations import show_shape, trace
+from ..counting.operations import show_shape
+from .calibration import varied_images
+from .leaves import Leaf, agree, leaves, order_of_use, position_of, tensor_pairs, unify
+from .recording import distance, evaluating, first_tensor, spread
 
-
-@dataclass(frozen=True, eq=False)
-class Leaf:
-    """A layer that holds tensors itself: its path, and its tensors by their names."""
-
-    name: str
-    tensors: dict[str, torch.Tensor]
-
-    @property
-    def signature(self) -> tuple:
-        """What must agree for two layers to be exchanged: kinds and sizes."""
-        return tuple(_canonical(t) for t in self.tensors.values())
+Pairs = list[tuple[Leaf, Leaf]]
 
 
 @dataclass
@@ -39,7 +32,10 @@ class Report:
         copied: (name in the source, name in the target) of each tensor.
         unused: tensors of the source that found no place, with the reason.
         unfilled: tensors of the target that kept their own numbers, with the reason.
+        aside: tensors that neither found a partner nor are used in evaluation, as those
+            of an auxiliary head, with the network that holds them.
         order: the order in which the layers were matched.
+        doubt: which layers could as well be exchanged, or empty.
     """
 
     source: str
@@ -51,10 +47,12 @@ class Report:
     buffers: int = 0
     unused: dict[str, str] = field(default_factory=dict)
     unfilled: dict[str, str] = field(default_factory=dict)
+    aside: dict[str, str] = field(default_factory=dict)
+    doubt: str = ""
 
     @property
     def complete(self) -> bool:
-        """True when every tensor of both networks took part."""
+        """True when every tensor that evaluation uses took part, in both networks."""
         return not self.unused and not self.unfilled
 
     def __repr__(self) -> str:
@@ -66,6 +64,12 @@ class Report:
         )
         if self.reshaped:
             lines.append(f"Reshaped on the way: {'; '.join(self.reshaped)}.")
+        if self.aside:
+            first = next(iter(self.aside))
+            lines.append(
+                f"Set aside, since evaluation does not use them: {len(self.aside)} "
+                f"tensors, as {first} of {self.aside[first]}."
+            )
         if self.complete:
             lines.append("Nothing is left over on either side.")
         for title, left in (
@@ -75,87 +79,14 @@ class Report:
             if left:
                 lines.append(f"{title} ({len(left)}):")
                 lines += [f"  {name}: {why}" for name, why in left.items()]
+        if self.doubt:
+            lines.append(self.doubt)
         return "\n".join(lines)
-
-
-def _canonical(tensor: torch.Tensor) -> tuple:
-    """Describe a tensor so that a convolution equals the linear layer like it.
-
-    A kernel (D, C, P, P) applied once per patch is the matrix (D, C * P * P); leading
-    and inner ones, as in a class token (1, 1, D), carry no information.
-    """
-    shape = [n for n in tensor.shape if n != 1] or [1]
-    kind = "number" if tensor.is_floating_point() else "integer"
-    return kind, shape[0], prod(shape)
-
-
-def _agree(a: Leaf, b: Leaf) -> bool:
-    """Tell whether the tensors of two layers may be copied one into the other."""
-    return len(a.tensors) == len(b.tensors) and all(
-        _same_shape(from_.shape, to.shape)
-        for (_, from_), (_, to) in _tensor_pairs(a, b)
-    )
-
-
-def _same_shape(a: torch.Size, b: torch.Size) -> bool:
-    """Allow ones to come and go, and a kernel to become the matrix of its patches."""
-    without = [n for n in a if n != 1], [n for n in b if n != 1]
-    if without[0] == without[1]:
-        return True
-    kernel_and_matrix = {len(a) > 2, len(b) > 2} == {True, False}
-    return kernel_and_matrix and a[0] == b[0] and a.numel() == b.numel()
-
-
-def leaves(network: nn.Module) -> tuple[list[Leaf], list[Leaf]]:
-    """List the layers of a network that hold tensors, in order of registration.
-
-    Returns:
-        The layers proper, and apart from them the loose tensors: parameters and
-        buffers (class token, position embedding) of modules that contain others.
-    """
-    layers, loose = [], []
-    for path, module in network.named_modules():
-        lasting = {
-            name: buffer
-            for name, buffer in module._buffers.items()
-            if name not in module._non_persistent_buffers_set
-        }
-        own = {**module._parameters, **lasting}
-        own = {name: tensor for name, tensor in own.items() if tensor is not None}
-        if not own:
-            continue
-        # MultiheadAttention holds the projection of q, k and v itself
-        holds_others = next(module.children(), None) is not None
-        if holds_others and not isinstance(module, nn.MultiheadAttention):
-            loose += [Leaf(path, {name: tensor}) for name, tensor in own.items()]
-        else:
-            layers.append(Leaf(path, own))
-    return layers, loose
-
-
-def _by_execution(
-    network: nn.Module, layers: list[Leaf], input_size: tuple[int, ...]
-) -> list[Leaf]:
-    """Sort layers by their first call; what is never called comes last."""
-    first: dict[str, int] = {}
-    for position, call in enumerate(trace(network, input_size)):
-        first.setdefault(call.name, position)
-
-    def key(item):
-        index, leaf = item
-        path = leaf.name
-        while path and path not in first:  # an attention's projection runs inside it
-            path = path.rpartition(".")[0]
-        return first[path] if path else float("inf"), index
-
-    return [leaf for _, leaf in sorted(enumerate(layers), key=key)]
 
 
 def _fits(a: list[Leaf], b: list[Leaf]) -> bool:
     """Tell whether two lists of layers agree from the first to the last."""
-    return len(a) == len(b) and all(
-        x.signature == y.signature and _agree(x, y) for x, y in zip(a, b, strict=True)
-    )
+    return len(a) == len(b) and all(agree(x, y) for x, y in zip(a, b, strict=True))
 
 
 def _align(a: list[Leaf], b: list[Leaf]) -> tuple[list[tuple[Leaf, Leaf]], list, list]:
@@ -167,7 +98,7 @@ def _align(a: list[Leaf], b: list[Leaf]) -> tuple[list[tuple[Leaf, Leaf]], list,
     for tag, i1, i2, j1, j2 in matcher.get_opcodes():
         same = tag == "equal"
         for x, y in zip(a[i1:i2], b[j1:j2], strict=True) if same else ():
-            if _agree(x, y):
+            if agree(x, y):
                 pairs.append((x, y))
             else:
                 left_a.append(x)
@@ -187,7 +118,7 @@ def _by_shape(a: list[Leaf], b: list[Leaf]) -> tuple[list, list, list]:
     pairs, left = [], []
     for leaf in a:
         candidates = waiting[leaf.signature]
-        partner = next((y for y in candidates if _agree(leaf, y)), None)
+        partner = next((y for y in candidates if agree(leaf, y)), None)
         if partner is None:
             left.append(leaf)
         else:
@@ -202,28 +133,38 @@ def _single(items: list[Leaf]) -> list[Leaf]:
 
 
 def transplant(
-    source: nn.Module, target: nn.Module, input_size: tuple[int, ...] = (3, 224, 224)
+    source: nn.Module,
+    target: nn.Module,
+    input_size: tuple[int, ...] = (3, 224, 224),
+    *,
+    pairs: dict[str, str] | None = None,
 ) -> Report:
     """Copy the weights and buffers of `source` into `target` by structure.
 
-    Layers are matched in order of registration, else in the order in which they run.
+    Layers are matched in order of registration or in the order in which they are used.
     Shapes must agree, except that a convolution (D, C, P, P) may become a linear
-    layer (D, C * P * P) over patches flattened as (C, P, P) and back, that the joint
-    projection of `nn.MultiheadAttention` may become a linear layer (3 D, D), and that
-    dimensions of length 1 do not count. Loose parameters such as a class token are
-    matched by shape.
+    layer (D, C * P * P) over patches flattened as (C, P, P) and back, that one layer
+    (3 D, D) or an `nn.MultiheadAttention` may become three layers for query, key and
+    value and back, and that dimensions of length 1 do not count. Loose parameters
+    such as a class token are matched by shape.
 
     Args:
         source: the network to copy from.
         target: the network to copy into; changed in place.
         input_size: shape of one input, used to see the order in which layers run.
+        pairs: layers or whole branches that belong together, by their paths:
+            {"branch1": "branches.0"}. What stands under one goes to what stands under
+            the other; the rest is matched as always.
 
     Returns:
         A report that prints what was copied and what did not fit; nothing is raised
-        for a tensor without a partner, so look at `report.complete`.
+        for a tensor without a partner, so look at `report.complete`. Where branches
+        of equal shape could be exchanged and no choice makes the networks equal,
+        `report.doubt` says which.
 
     Raises:
-        ValueError: one of the networks is on the meta device and has no numbers.
+        ValueError: one of the networks is on the meta device and has no numbers, or
+            `pairs` names what is not there or does not fit.
     """
     for network, role in ((source, "source"), (target, "target")):
         if any(p.is_meta for p in network.parameters()):
@@ -232,47 +173,191 @@ def transplant(
                 "and has no numbers to copy. Build it on a real device."
             )
     report = Report(type(source).__name__, type(target).__name__)
-    pairs, left_a, left_b = _match(source, target, input_size, report)
+    sides = [_Side(source, input_size), _Side(target, input_size)]
+    found = [] if not pairs else _named_pairs(*sides, pairs)
+    candidates = _candidates(*sides)
+    chosen = candidates[0]
+    if len(candidates) > 1:
+        chosen, report.doubt = _try_out(source, target, candidates, found, input_size)
+    report.order = chosen.order
     with torch.no_grad():
-        for a, b in pairs:
-            for (name_a, from_), (name_b, to) in _tensor_pairs(a, b):
-                to.copy_(from_.reshape(to.shape))
-                _note(report, a.name, name_a, from_, b.name, name_b, to)
-    for x, y in zip_longest(left_a, left_b):
+        _copy(found + chosen.pairs, report)
+    for x, y in zip_longest(chosen.left_a, chosen.left_b):
         _leave(report.unused, x, y, "the target")
         _leave(report.unfilled, y, x, "the source")
+    for side, left in zip(sides, (chosen.aside_a, chosen.aside_b)):
+        for leaf in left:
+            for name in leaf.tensors:
+                path = f"{leaf.name}.{name}".lstrip(".")
+                report.aside[path] = f"the {type(side.network).__name__}"
     return report
 
 
-def _match(source, target, input_size, report) -> tuple[list, list, list]:
-    """Decide which layer of the source goes where; note the order in the report."""
-    a, loose_a = leaves(source)
-    b, loose_b = leaves(target)
-    report.order = "registration"
-    if not _fits(a, b):
-        try:
-            run_a = _by_execution(source, a, input_size)
-            run_b = _by_execution(target, b, input_size)
-        except ValueError:  # another input size: the order of registration remains
-            pass
-        else:
-            if _fits(run_a, run_b) or len(_align(run_a, run_b)[0]) > len(
-                _align(a, b)[0]
-            ):
-                a, b = run_a, run_b
-                report.order = "execution"
-    pairs, left_a, left_b = _align(a, b)
+class _Side:
+    """The layers of one network: in both orders, and those that are not used."""
+
+    def __init__(self, network: nn.Module, input_size: tuple[int, ...]):
+        self.network = network
+        layers, loose = leaves(network)
+        self.order = order_of_use(network, input_size)
+        self.aside = []
+        if self.order:
+            used = {id(x): position_of(x, self.order) for x in layers + loose}
+            self.aside = [x for x in layers + loose if used[id(x)] is None]
+            layers = [x for x in layers if used[id(x)] is not None]
+            loose = [x for x in loose if used[id(x)] is not None]
+        self.layers, self.loose = layers, loose
+
+    @property
+    def by_use(self) -> list[Leaf]:
+        return sorted(self.layers, key=lambda x: position_of(x, self.order))
+
+    def take(self, path: str) -> list[Leaf]:
+        """Remove and return all layers at or under a path, in their order."""
+        found = []
+        for group in (self.layers, self.loose, self.aside):
+            here = [
+                x
+                for x in group
+                if x.name == path
+                or x.name.startswith(f"{path}.")
+                or path in [f"{x.name}.{n}".lstrip(".") for n in x.tensors]
+            ]
+            found += here
+            group[:] = [x for x in group if not any(x is y for y in here)]
+        if not found:
+            known = [name for name, _ in self.network.named_modules() if name]
+            near = get_close_matches(path, known, n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(
+                f"pairs names '{path}', but {type(self.network).__name__} has no "
+                f"layer there that holds tensors.{hint}"
+            )
+        return found
+
+
+@dataclass
+class _Candidate:
+    """One way to match: the pairs, and what is left over on both sides."""
+
+    order: str
+    pairs: Pairs
+    left_a: list[Leaf]
+    left_b: list[Leaf]
+    aside_a: list[Leaf] = field(default_factory=list)
+    aside_b: list[Leaf] = field(default_factory=list)
+
+    def key(self) -> set:
+        return {(x.name, *x.tensors, y.name, *y.tensors) for x, y in self.pairs}
+
+
+def _named_pairs(a: _Side, b: _Side, pairs: dict[str, str]) -> Pairs:
+    """Match what the caller named, and take it out of both sides."""
+    found = []
+    for path_a, path_b in pairs.items():
+        under_a, under_b = unify(a.take(path_a), b.take(path_b))
+        if not _fits(under_a, under_b):
+            raise ValueError(
+                f"pairs says that '{path_a}' becomes '{path_b}', but their tensors do "
+                f"not fit: {_shapes(under_a)} there, {_shapes(under_b)} here."
+            )
+        found += zip(under_a, under_b, strict=True)
+    return found
+
+
+def _shapes(items: list[Leaf]) -> str:
+    shapes = [show_shape(tuple(t.shape)) for x in items for t in x.tensors.values()]
+    return ", ".join(shapes[:4]) + (", ..." if len(shapes) > 4 else "")
+
+
+def _candidates(a: _Side, b: _Side) -> list[_Candidate]:
+    """Return the ways to match, the most plausible first, each only once."""
+    found = [_in_order("registration", a, b, a.layers, b.layers)]
+    if a.order and b.order:
+        by_use = _in_order("execution", a, b, a.by_use, b.by_use)
+        whole = [not (c.left_a or c.left_b) for c in (found[0], by_use)]
+        if whole == [False, True] or (
+            whole == [False, False] and len(by_use.pairs) > len(found[0].pairs)
+        ):
+            found = [by_use]
+        elif whole == [True, True]:
+            found.append(by_use)
+        if whole != [False, False]:
+            found.append(_by_rank(a, b, found[0]))
+    unique: list[_Candidate] = []
+    for one in found:
+        if all(one.key() != other.key() for other in unique):
+            unique.append(one)
+    return unique
+
+
+def _in_order(order: str, a: _Side, b: _Side, layers_a, layers_b) -> _Candidate:
+    """Match two lists of layers one after the other, then the loose tensors."""
+    layers_a, layers_b = unify(list(layers_a), list(layers_b))
+    pairs, left_a, left_b = _align(layers_a, layers_b)
     more, left_a, left_b = _by_shape(
-        _single(left_a) + loose_a, _single(left_b) + loose_b
+        _single(left_a) + a.loose, _single(left_b) + b.loose
     )
-    return pairs + more, left_a, left_b
+    heads, aside_a, aside_b = [], a.aside, b.aside
+    if _fits(aside_a, aside_b):
+        heads = list(zip(aside_a, aside_b, strict=True))
+        aside_a = aside_b = []
+    return _Candidate(order, pairs + more + heads, left_a, left_b, aside_a, aside_b)
 
 
-def _tensor_pairs(a: Leaf, b: Leaf):
-    """Pair the tensors of two layers by name, else by position."""
-    if a.tensors.keys() == b.tensors.keys():
-        return [((n, a.tensors[n]), (n, b.tensors[n])) for n in a.tensors]
-    return list(zip(a.tensors.items(), b.tensors.items(), strict=True))
+def _by_rank(a: _Side, b: _Side, like: _Candidate) -> _Candidate:
+    """Match anew: of the layers of one shape, the first used with the first used."""
+    groups: dict = defaultdict(lambda: ([], []))
+    for x, y in like.pairs:
+        places = position_of(x, a.order), position_of(y, b.order)
+        if None not in places:
+            shapes = tuple(tuple(t.shape) for t in x.tensors.values())
+            groups[x.signature, shapes][0].append((places[0], x))
+            groups[x.signature, shapes][1].append((places[1], y))
+    again = {}
+    for left, right in groups.values():
+        left.sort(key=lambda item: item[0])
+        right.sort(key=lambda item: item[0])
+        again |= {id(x): y for (_, x), (_, y) in zip(left, right, strict=True)}
+    pairs = [(x, again.get(id(x), y)) for x, y in like.pairs]
+    return _Candidate(
+        "execution", pairs, like.left_a, like.left_b, like.aside_a, like.aside_b
+    )
+
+
+def _try_out(source, target, candidates, found, input_size) -> tuple[_Candidate, str]:
+    """Return the candidate under which both networks compute the same, or a doubt."""
+    images = varied_images(2, input_size)
+    first = next(source.parameters(), images)
+    images = images.to(first)
+    with evaluating(source):
+        wanted = first_tensor(source(images))
+    for candidate in candidates:
+        with torch.no_grad():
+            _copy(found + candidate.pairs, Report("", ""))
+        with evaluating(target):
+            given = first_tensor(target(images))
+        # coarse, in the networks' own precision: `compare` is the proof
+        if wanted.shape == given.shape and distance(given, wanted) <= 1e-2 * max(
+            spread(wanted, 2), 1e-5 * wanted.abs().max().item()
+        ):
+            return candidate, ""
+    one, other = candidates[0], candidates[1]
+    partner = {id(x): y.name for x, y in other.pairs}
+    x, y = next((x, y) for x, y in one.pairs if partner.get(id(x), y.name) != y.name)
+    return one, (
+        f"Doubtful: {x.name} of the source fits both {y.name} and {partner[id(x)]} of "
+        "the target, and the networks are equal either way in no case. If branches "
+        f"are exchanged, say which belong together: pairs={{'{x.name}': "
+        f"'{partner[id(x)]}'}}."
+    )
+
+
+def _copy(pairs: Pairs, report: Report) -> None:
+    for a, b in pairs:
+        for (name_a, from_), (name_b, to) in tensor_pairs(a, b):
+            to.copy_(from_.reshape(to.shape))
+            _note(report, a.name, name_a, from_, b.name, name_b, to)
 
 
 def _note(report, path_a, name_a, from_, path_b, name_b, to) -> None:

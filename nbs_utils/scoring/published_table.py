@@ -18,7 +18,7 @@ import torch
 from ..counting.operations import count_macs, count_parameters
 from ..data import Photographs, load_photographs
 from ..data.protocols import Protocol, parse
-from ..parity.references import NoConnection, WrongWeights
+from ..parity import NoConnection, WrongWeights
 from ..results import write_text
 from ..tables import Table
 from .dense import NotDense

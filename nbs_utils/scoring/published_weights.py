@@ -8,13 +8,8 @@ from torch import nn
 
 from ..data import Photographs, load_photographs
 from ..data.photographs import MEAN, STD
-from ..parity.references import (
-    WrongWeights,
-    fill,
-    read_published,
-    reference_network,
-    transplant,
-)
+from ..parity import WrongWeights, reference_network
+from ..parity.weights import carry, fill, read_published
 from ..training.description import Description
 from ..zoo import create_model, list_models, model_entry
 
@@ -145,12 +140,7 @@ def load_published(
     where = path or entry.file_name
     source = reference_network(model, vary=False, **size)
     fill(source, state, model, where)
-    report = transplant(source, network, (3, entry.crop, entry.crop))
-    if report.unfilled:
-        raise WrongWeights(
-            f"The weights in {where} do not fill the book's {model}: nothing was found "
-            f"for {', '.join(list(report.unfilled)[:3])}."
-        )
+    carry(source, network, model, where, (3, entry.crop, entry.crop))
     return network.eval(), entry
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..parity.references import WrongWeights, reference_network, transplant
+from ..parity import WrongWeights, reference_network
+from ..parity.weights import carry
 from ..training.depth import classifier_names
 from ..training.description import KEY, Description, some
 from .loading import read_saved
@@ -193,12 +194,7 @@ def from_reference(network: nn.Module, state: dict, path: Path) -> dict[str, Ten
             "it is."
         ) from error
     book = create_model(name, **arguments)
-    report = transplant(source, book, (3, *(size.get("image_size", 224),) * 2))
-    if report.unfilled:
-        raise WrongWeights(
-            f"{path} does not fill the book's {name}: nothing was found for "
-            f"{some(list(report.unfilled), 3)}. It was left as it is."
-        )
+    carry(source, book, name, path)
     return book.state_dict()
 
 

@@ -1,11 +1,11 @@
 """The training loop: a network and data become a `Run`.
 
-Read in this order: `loop` takes the steps; `recipe` says how, `schedule` with which
-learning rate and `losses` against what; `state` holds what changes; `resuming` and
-`checkpoints` keep it, so that a stopped run goes on exactly, and `description` what a
-checkpoint says of its network; `depth` is for fine-tuning and `small` for few images;
-`checks` and `errors` say
-what is wrong before and while it happens; `run` is what comes out.
+Read in this order: `loop` takes the steps, once `preparing` has made what it needs;
+`recipe` says how, `schedule` with which learning rate and `losses` against what; `state`
+holds what changes; `resuming` and `checkpoints` keep it, so that a stopped run goes on
+exactly, on the data that `identity` recognizes, and `description` is what a checkpoint
+says of its network; `depth` is for fine-tuning and `small` for few images; `checks` and
+`errors` say what is wrong before and while it happens; `run` is what comes out.
 """
 
 from .depth import freeze

@@ -154,6 +154,18 @@ def make_loss(
     return nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
 
 
+def all_logits(outputs: Tensor | tuple) -> tuple[Tensor, ...]:
+    """Return what a network returned as a tuple: its logits, then auxiliary ones.
+
+    Args:
+        outputs: logits (B, K), or in training mode (logits, auxiliary logits, ...) as
+            from GoogLeNet; heads that are switched off (None) are left out.
+    """
+    if not isinstance(outputs, (tuple, list)):
+        return (outputs,)
+    return tuple(logits for logits in outputs if logits is not None)
+
+
 def count_correct(logits: Tensor, y: Tensor, k: int = 1) -> Tensor:
     """Count the images whose target is among the k largest logits.
 
@@ -171,3 +183,8 @@ def count_correct(logits: Tensor, y: Tensor, k: int = 1) -> Tensor:
         return (logits.argmax(1) == y).sum()
     guesses = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (guesses == y[:, None]).sum()
+
+
+def own_loss(loss: nn.Module | None) -> dict:
+    """Return what a run's identity says of a loss that is not the recipe's."""
+    return {} if loss is None else {"loss": type(loss).__name__}

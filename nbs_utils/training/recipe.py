@@ -102,12 +102,18 @@ class Recipe:
         epochs: passes over the training split.
         batch_size: images per step, of all processes together; None takes the
             data's own.
-        optimizer: "sgd" or "adamw"; `momentum` and `nesterov` belong to SGD,
-            `betas` to AdamW.
+        optimizer: "sgd", "adamw" or "rmsprop"; `momentum` belongs to SGD and RMSProp,
+            `nesterov` to SGD, `betas` to AdamW, and `alpha`, the decay of the mean
+            squared gradient, to RMSProp (papers call it decay and take 0.9).
+        eps: keeps AdamW and RMSProp from dividing by zero. As everywhere in PyTorch it
+            is added to the root: g / (sqrt(v) + eps). TensorFlow, in which many papers
+            with RMSProp were trained, adds it under the root, g / sqrt(v + eps), and
+            begins with v = 1 instead of 0, which makes the first steps smaller.
         weight_decay: for the weights of convolutions and linear layers; also for
-            biases and the scales of norms if `decay_norm_and_bias`.
-        schedule: "constant", "step", "multistep", "plateau", "cosine" or "onecycle",
-            with a linear warm-up over `warmup_epochs`.
+            biases and scales if `decay_norm_and_bias`. What a network names in
+            `no_weight_decay` never decays; see `schedule.parameter_groups`.
+        schedule: "constant", "step", "multistep", "plateau", "cosine", "linear" (to
+            zero) or "onecycle", with a linear warm-up over `warmup_epochs`.
         step_epochs, milestones, gamma, patience: "step" multiplies the learning rate
             by gamma every `step_epochs`, "multistep" at each milestone, "plateau"
             when validation top-1 has not risen for more than `patience` epochs.
@@ -118,6 +124,9 @@ class Recipe:
             same; "none" counts images alike.
         layer_decay: the learning rate falls by this factor with each group of layers
             from the output towards the input; 1 is off. For fine-tuning.
+        aux_weight: of the loss of each auxiliary classifier, for networks that return
+            a tuple in training mode: (logits, auxiliary logits, ...). GoogLeNet takes
+            0.3 (Szegedy et al., 2015). It is in the gradient, not in the history.
         mixup, cutmix: alpha of the Beta distribution that the share is drawn from;
             0 is off. With both on, each step takes one of the two.
         ema: decay of the moving average of the weights; 0 is off. With it on, the
@@ -142,7 +151,7 @@ class Recipe:
     source: str = _rule("", "text", _word)
     epochs: int = _whole_key(20)
     batch_size: int | None = _optional(_whole_key(None))
-    optimizer: str = _choice("sgd", "sgd", "adamw")
+    optimizer: str = _choice("sgd", "sgd", "adamw", "rmsprop")
     lr: float = _number_key(0.1, "a number above 0", lambda v: v > 0)
     momentum: float = _number_key(0.9, "a number in [0, 1)", lambda v: 0 <= v < 1)
     nesterov: bool = _choice(False, True, False)
@@ -152,10 +161,13 @@ class Recipe:
         _pair,
         lambda v: all(0 <= b < 1 for b in v),
     )
+    alpha: float = _number_key(0.99, "a number in [0, 1)", lambda v: 0 <= v < 1)
+    eps: float = _number_key(1e-8, "a number above 0", lambda v: v > 0)
     weight_decay: float = _number_key(0.0, "a number from 0", lambda v: v >= 0)
     decay_norm_and_bias: bool = _choice(False, True, False)
     schedule: str = _choice(
-        "onecycle", "constant", "step", "multistep", "plateau", "cosine", "onecycle"
+        "onecycle",
+        *("constant", "step", "multistep", "plateau", "cosine", "linear", "onecycle"),
     )
     warmup_epochs: float = _number_key(0, "a number from 0", lambda v: v >= 0)
     step_epochs: float = _number_key(30, "a number above 0", lambda v: v > 0)
@@ -174,6 +186,7 @@ class Recipe:
     focal_gamma: float = _number_key(2, "a number from 0", lambda v: v >= 0)
     class_weights: str = _choice("none", "none", "balanced")
     layer_decay: float = _number_key(1.0, "a number in (0, 1]", lambda v: 0 < v <= 1)
+    aux_weight: float = _number_key(0.3, "a number from 0", lambda v: v >= 0)
     mixup: float = _number_key(0, "a number from 0", lambda v: v >= 0)
     cutmix: float = _number_key(0, "a number from 0", lambda v: v >= 0)
     ema: float = _number_key(0, "a number in [0, 1)", lambda v: 0 <= v < 1)

@@ -3,12 +3,10 @@
 import math
 from pathlib import Path
 
-from torch import nn
-
 from . import checkpoints
 from .checks import fetch_scores
 from .description import KEY, check_classes, describe
-from .losses import FocalLoss, SmoothL1Loss, Weighted
+from .identity import recipe_identity
 from .recipe import Recipe
 from .shared_folder import check_folder
 from .state import Setup, State
@@ -29,7 +27,7 @@ def save(state: State, setup: Setup) -> None:
             {
                 **state.state_dict(),
                 "scores": scores,
-                "identity": identity(setup),
+                "identity": setup.identity,
                 KEY: describe(state.network, setup.data).as_dict(),
             },
             path,
@@ -50,37 +48,13 @@ def save_best(state: State, setup: Setup) -> None:
                 "network": state.best_weights,
                 "epoch": state.best_epoch,
                 "top1": state.best_top1,
-                "identity": identity(setup),
+                "identity": setup.identity,
                 KEY: describe(state.network, setup.data).as_dict(),
             },
             setup.folder / checkpoints.BEST,
         )
     except checkpoints.CheckpointError as error:
         setup.progress.say(f"{error} The best weights are still held in memory.")
-
-
-def identity(setup: Setup) -> dict:
-    """Return what must be the same for a run to go on."""
-    return {
-        **recipe_identity(setup.recipe),
-        "seed": setup.seed,
-        "data": setup.data.name,
-        "image size": setup.data.image_size,
-        "training images": len(setup.data.train),
-        "batch size": setup.batch_size,
-        **own_loss(setup.loss),
-    }
-
-
-def own_loss(loss: nn.Module) -> dict:
-    """Return the name of a loss that is no loss of a recipe."""
-    of_recipes = (nn.CrossEntropyLoss, FocalLoss, SmoothL1Loss, Weighted)
-    return {} if isinstance(loss, of_recipes) else {"loss": type(loss).__name__}
-
-
-def recipe_identity(recipe: Recipe) -> dict:
-    values = recipe.as_dict().items()
-    return {f"recipe {k}": v for k, v in values if k not in ("name", "source")}
 
 
 def open_folder(state: State, setup: Setup, resume: bool) -> None:
@@ -100,7 +74,7 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
         checkpoints.check_network(saved["network"], state.network, last)
         # a key that is newer than the checkpoint had its default value then
         before = {**recipe_identity(Recipe()), **saved.get("identity", {})}
-        checkpoints.check_identity(before, identity(setup), last)
+        checkpoints.check_identity(before, setup.identity, last)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if setup.world.first:

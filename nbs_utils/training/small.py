@@ -47,6 +47,6 @@ def advice(count: int, batch_size: int, recipe: Recipe) -> str:
     better = small_recipe(count)
     return (
         f"{count:,} training images in batches of {batch_size} are {steps} steps an "
-        f"epoch, which is very few: recipe='small', epochs={better.epochs} takes "
-        f"batches of {better.batch_size}."
+        f"epoch, which is very few: the recipe 'small', for {better.epochs} epochs, "
+        f"takes batches of {better.batch_size}."
     )
