@@ -54,7 +54,8 @@ def folds(data, k: int, seed: int = 0) -> Iterator:
         fold.mean, fold.std = mean, std
         for word, where in places.items():
             store = ArrayStore(images, labels, where, stores[0].resident, stores[0].pin)
-            changed = {"store": store, "labels": store.labels, "mean": mean, "std": std}
+            changed = {"store": store, "labels": store.labels, "positions": where}
+            changed |= {"mean": mean, "std": std}
             own = dataclasses.replace(
                 getattr(data, word), **changed, _view=None, _constants={}
             )

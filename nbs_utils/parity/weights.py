@@ -189,7 +189,7 @@ def read_published(url: str, path: str | Path | None = None) -> dict:
             else "It was left as it is; load again after moving it away."
         )
         raise WrongWeights(
-            f"{file} is damaged or not the published file: its SHA-256 begins with "
+            f"{file} is damaged or another file: its SHA-256 begins with "
             f"{digest[: len(wanted)]}, torchvision's with {wanted}. {advice}"
         )
     return torch.load(file, map_location="cpu", weights_only=True)
