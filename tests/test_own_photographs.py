@@ -240,3 +240,25 @@ def test_folds_test_each_photograph_once(place, nbs, tmp_path):
     assert "Over 2 folds, each of 39 photographs tested once: top-1" in out
     assert "95 % interval" in out
     assert (tmp_path / "run" / "fold-2" / "last.pt").is_file()
+
+
+def test_a_file_of_ones_own_is_scored_with_what_it_knows(place, nbs, tmp_path):
+    weights = torch.load(place / "runs/mine/final.pt", weights_only=True)["network"]
+    torch.save(weights, tmp_path / "mine.pth")
+    shutil.copytree(place / "photos" / "tree", tmp_path / "two" / "tree")
+    shutil.copytree(place / "photos" / "Fußball", tmp_path / "two" / "Fußball")
+    words = ("evaluate", "--model", "cifar_resnet20", "--image-size", "32")
+    words += ("--weights", tmp_path / "mine.pth", "--data")
+    status, _, err = nbs(place, *words, tmp_path / "two")
+    assert status == 2
+    assert "has 3 outputs and" in err
+    assert "has 2 classes" in err
+    (place / "others" / "my cat" / "broken.jpg").unlink(missing_ok=True)
+    status, out, err = nbs(place, *words, "others")
+    assert status == 0, err
+    assert "names no classes and no statistics" in out
+    status, out, err = nbs(
+        place, *words[:5], "--weights", "runs/mine/final.pt", "--data", "others"
+    )
+    assert status == 0, err
+    assert "on 39 images" in out

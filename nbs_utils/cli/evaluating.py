@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from .commands import UserError, prepare, read_pairs, read_request
+from .own_weights import evaluate_own, outputs_of
 from .training import use_device
 
 
@@ -292,6 +293,13 @@ def published_weights(options: argparse.Namespace) -> int:
             raise UserError(f"--weights needs --{key} as well.")
     path = Path(options.weights)
     path = path if path.is_file() or path.suffix in (".pth", ".pt") else None
+    if path is not None and path.is_file():
+        outputs = outputs_of(path)
+        if outputs is None:
+            options.checkpoint, options.model = path, None
+            return trained_run(options)
+        if outputs != 1000:
+            return evaluate_own(options, path, outputs)
     network, entry = load_published(
         options.model, None if path else options.weights, path
     )

@@ -227,8 +227,8 @@ def _page(title, split, answers, table, wrong, pictures, figures, notes) -> str:
     )
     cards = "".join(
         f'<li><img src="{url}" alt="Photograph of class {e(a.truth)}" width="{_SIDE}" '
-        f'height="{_SIDE}"><p><b>{e(a.guess)}</b> {100 * a.probability:.0f} %<br>is '
-        f"{e(a.truth)} ({100 * a.of_truth:.0f} %)</p>"
+        f'height="{_SIDE}"><p><b>{e(a.guess)}</b> {100 * a.probability:.0f}&nbsp;%<br>is '
+        f"{e(a.truth)} ({100 * a.of_truth:.0f}&nbsp;%)</p>"
         f'<p class="file">{e(Path(a.file).name)}</p></li>'
         for a, url in pictures
     )
