@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 from own_photographs import CLASSES, make_photographs, photograph
+from PIL import Image
 
 from nbs_utils.cli import main as cli
+from nbs_utils.parity import reference_network
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--model", "cifar_resnet20", "--image-size", "32", "--epochs", "3")
@@ -262,3 +264,23 @@ def test_a_file_of_ones_own_is_scored_with_what_it_knows(place, nbs, tmp_path):
     )
     assert status == 0, err
     assert "on 39 images" in out
+
+
+def test_a_published_network_names_what_is_on_a_photograph(place, nbs, tmp_path):
+    from torchvision.models import ResNet18_Weights
+
+    source = reference_network("resnet18")
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    words = ("predict", "--model", "resnet18", "--weights", tmp_path / "weights.pth")
+    photo = place / "photos" / "my cat" / "trip" / "large.png"
+    status, out, err = nbs(place, *words, photo, "--json", "--top", "3")
+    assert status == 0, err
+    preset = ResNet18_Weights.IMAGENET1K_V1
+    x = preset.transforms()(Image.open(photo).convert("RGB"))
+    with torch.no_grad():
+        wanted = source(x[None]).softmax(1).max(1)
+    first = json.loads(out)[0]["classes"][0]
+    assert first["name"] == preset.meta["categories"][wanted.indices[0]]
+    assert first["probability"] == pytest.approx(float(wanted.values[0]), rel=0.05)
+    status, _, err = nbs(place, "predict", "--model", "resnet18", photo)
+    assert (status, "--weights is missing" in err) == (2, True)
