@@ -41,8 +41,6 @@ class PatchEmbedding(nn.Module):
 
     Raises:
         ValueError: the patches do not divide the images.
-
-    Source: Dosovitskiy et al. (2021), section 3.1.
     """
 
     def __init__(self, patch_size: int, embed_dim: int, in_channels: int = 3) -> None:
@@ -251,18 +249,11 @@ class VisionTransformer(nn.Module):
     """A Transformer encoder that reads an image as a sequence of patches.
 
     Args:
-        num_classes: number of outputs; 1,000 for ImageNet.
-        image_size, patch_size, in_channels: of the images, the first in pixels.
-        embed_dim, depth, num_heads, mlp_dim: "hidden size", layers, heads and MLP size
-            in Table 1 of Dosovitskiy et al. (2021).
-        dropout: 0.1 in the paper's training on ImageNet alone.
-        class_token: classify from it; without it, from the mean of the patches.
-        positions: whether tokens know their position.
-        stem: "imagenet" for patches of `patch_size`, or "cifar" for images of about 32
-            pixels, which are cut into patches of 4.
-
-    Raises:
-        ValueError: `stem` is neither.
+        num_classes, in_channels: numbers of outputs and of the images' channels.
+        image_size, patch_size: in pixels.
+        embed_dim, depth, num_heads, mlp_dim, dropout: see `Encoder`.
+        class_token, positions: see `ImageToTokens`; without the token, the mean.
+        stem: "imagenet" for patches of `patch_size`, or "cifar" for patches of 4.
     """
 
     def __init__(
@@ -288,8 +279,8 @@ class VisionTransformer(nn.Module):
         self.tokens = ImageToTokens(patches, length, embed_dim, class_token, positions)
         self.encoder = Encoder(depth, embed_dim, num_heads, mlp_dim, dropout)
         self.head = nn.Linear(embed_dim, num_classes)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.encoder(self.tokens(images))  # (B, N, d)
