@@ -193,6 +193,30 @@ def test_heads_are_slices_of_the_width():
     torch.testing.assert_close(y, layer.proj(torch.cat(heads, dim=-1)))
 
 
+def test_fused_attention_gives_the_outputs_of_the_explicit_products():
+    torch.manual_seed(0)
+    layer = MultiHeadSelfAttention(embed_dim=12, num_heads=3).double()
+    x = torch.randn(2, 5, 12).double()
+    torch.testing.assert_close(layer(x), layer(x, return_weights=True)[0])
+
+
+def test_encoder_ends_in_a_normalization_and_keeps_the_order_of_its_parts():
+    network = small(depth=2)
+    x = torch.randn(2, 5, 48)
+    by_hand = network.encoder.blocks[1](network.encoder.blocks[0](x))
+    torch.testing.assert_close(network.encoder(x), network.encoder.norm(by_hand))
+
+
+def test_permuted_patches_with_permuted_positions_give_the_same_logits():
+    x = torch.randn(2, 3, 64, 64).double()
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    network, moved = small().double(), small().double()
+    grid = network.tokens.positions.pos_embed.detach()[:, 1:]
+    moved.tokens.positions.pos_embed.data[:, 1:] = grid[:, order]
+    torch.testing.assert_close(network(x), moved(shuffle_patches(x, order)))
+    assert (network(x) - network(shuffle_patches(x, order))).abs().max() > 1e-3
+
+
 def test_patches_are_those_of_a_convolution():
     embedding = PatchEmbedding(patch_size=4, embed_dim=10)
     x = torch.randn(2, 3, 12, 8)  # not square: rows and columns must not be exchanged
