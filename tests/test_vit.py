@@ -19,7 +19,9 @@ from nbs_utils.zoo.vit import (
     attention_maps,
 )
 
-SMALL = dict(image_size=64, patch_size=16, embed_dim=48, depth=3, num_heads=4, mlp_dim=96)
+SMALL = dict(
+    image_size=64, patch_size=16, embed_dim=48, depth=3, num_heads=4, mlp_dim=96
+)
 
 
 def small(**changes) -> VisionTransformer:
