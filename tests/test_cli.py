@@ -240,7 +240,7 @@ BAD = {
     "argument": ((*TRAIN, "--model-set", "width=3"), "no argument 'width'"),
     "batch size": ((*TRAIN, "--batch-size", "-1"), "--batch-size is -1"),
     "no batch": ((*TRAIN, "--batch-size", "0"), "--batch-size is 0"),
-    "image size": ((*TRAIN, "--image-size", "0"), "image_size is 0"),
+    "image size": ((*TRAIN, "--image-size", "0"), "--image-size is 0"),
     "summary size": (("summary", "small", "--image-size", "0"), "--image-size is 0"),
     "wrong size": (("summary", "fixed", "--image-size", "32"), "try --image-size 64"),
     "wrong data": ((*TRAIN, "--model", "fixed"), "cannot take images of 32 x 32 px"),
@@ -249,7 +249,7 @@ BAD = {
     "checkpoint": (("evaluate", "--checkpoint", "."), "does not say which model"),
     "no checkpoint": (
         ("evaluate", "--checkpoint", "runs/nowhere"),
-        "There is nothing at runs/nowhere; give the folder of a run of `nbs train`",
+        "There is nothing at runs/nowhere; give the folder of a run (nbs train said",
     ),
     "empty folder": (
         (*("evaluate", "--checkpoint", "."), "--model", "small", "--data", "digits"),
@@ -271,7 +271,7 @@ def test_bad_input_gets_one_sentence(nbs, case):
 
 
 @pytest.mark.parametrize(
-    "argv", [("trian",), ("train",), ("train", "--seed", "x"), ("record",), ()]
+    "argv", [("trian",), ("train",), ("train", "--seed", "x"), ("new",), ()]
 )
 def test_words_that_make_no_command_show_the_usage(nbs, capsys, argv):
     with pytest.raises(SystemExit) as caught:

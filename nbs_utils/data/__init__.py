@@ -235,8 +235,11 @@ def load_data(
             device=device,
             center=layout.center,
             title=layout.title,
+            positions=positions,
         )
-        for word, store in zip(("training", "validation", "test"), stores)
+        for word, store, positions in zip(
+            ("training", "validation", "test"), stores, chosen
+        )
     )
     if not len(train):
         raise ValueError(
