@@ -43,8 +43,9 @@ record: $(VENV)/.test-ready  ## run a chapter from top to bottom, keep its outpu
 	@test -n "$(CHAPTER)" || { echo "Name the chapter: make record CHAPTER=residual/resnet" >&2; exit 2; }
 	@$(BIN)/nbs record $(CHAPTER)
 
-record-all: $(VENV)/.test-ready  ## record every chapter whose code changed: ALL=1 for all, ARCHIVE=file.tar.gz
-	@$(BIN)/nbs record --all $(if $(ALL),--every) $(if $(ARCHIVE),--archive "$(ARCHIVE)")
+# NBS names the command where an environment is there already and no network is.
+record-all: $(if $(NBS),,$(VENV)/.test-ready)  ## record every chapter whose code changed: ALL=1 for all, ARCHIVE=file.tar.gz
+	@$(or $(NBS),$(BIN)/nbs) record --all $(if $(ALL),--every) $(if $(ARCHIVE),--archive "$(ARCHIVE)")
 
 lint: $(VENV)/.test-ready  ## check style and format of code and notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -80,7 +81,7 @@ $(VENV)/.book-ready: $(VENV)/.python requirements/book.txt $(CONSTRAINTS)
 	@$(PIP) -r requirements/book.txt $(PIN)
 	@touch $@
 
-$(VENV)/.test-ready: $(VENV)/.book-ready pyproject.toml requirements/test.txt requirements/reference.txt requirements/peers.txt
+$(VENV)/.test-ready: $(VENV)/.book-ready pyproject.toml requirements/test.txt requirements/reference.txt requirements/onnx.txt requirements/peers.txt
 	@echo "Setting up the package and its tests in $(VENV) (torch is large, this takes minutes) ..."
 	@$(PIP) -e '.[book,test]' $(PIN)
 	@# The one place where d2l comes in; its own pins must not reach us.

@@ -55,7 +55,7 @@ class Stopwatch(nn.Module):
         self.network, self.times, self.images = network, [], []
 
     def forward(self, x):
-        if self.training:
+        if self.training and torch.is_grad_enabled():  # `fit` looks before it trains
             if x.is_cuda:
                 self._wait_at_the_ends()
             self.times.append(time.perf_counter())

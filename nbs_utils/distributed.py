@@ -27,6 +27,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .runtime import derive_seed, device, seed_everything
+
 # Seconds; the environment variables of these names change them.
 _TIMEOUTS = {
     "NBS_JOIN_TIMEOUT": 120,  # until all processes have come
@@ -125,14 +127,15 @@ class World:
         return values
 
     def of_all(self, scores: Tensor) -> Tensor:
-        """Return the scores of steps, (steps, 2), for whole batches.
+        """Return the scores of steps, (steps, 3), for whole batches.
 
-        The loss is the mean of the equal shares, the correct images are their sum.
+        The loss is the mean of the equal shares, the correct images are their sum, and
+        the steps that were left out are the same in all.
         """
         if self.size == 1:
             return scores
         (total,) = self.sum(scores)
-        total[:, 0] /= self.size
+        total[:, [0, 2]] /= self.size
         return total
 
     def of_one(self, scores: Tensor) -> Tensor:
@@ -159,16 +162,35 @@ class World:
         if self.size > 1:
             self.gather(None)
 
-    def seed_step(self, *numbers: int) -> None:
-        """Seed what the network draws for itself in a step, such as dropout.
+    def begin_step(self, forward: nn.Module, parts: int, *numbers: int) -> None:
+        """Prepare a step of training that all processes take together.
 
-        With several processes it is drawn anew from (seed, epoch, step, rank), so that
-        one checkpoint is enough for all of them to go on exactly.
+        What the network draws for itself, such as dropout, is drawn anew from the
+        numbers and the rank, so that one checkpoint is enough for all of them to go
+        on exactly.
+
+        Args:
+            forward: what `in_parallel` returned.
+            parts: into how many parts the batch is divided.
+            numbers: seed, epoch and step.
         """
         if self.size > 1:
-            from .runtime import derive_seed, seed_everything
-
             seed_everything(derive_seed(*self.own(*numbers)))
+            begin_step(forward, parts)
+
+    def end_epoch(
+        self, scores: Tensor, waited: float, *networks: nn.Module | None
+    ) -> tuple[Tensor, float]:
+        """Bring all processes to one state; return `of_all(scores)`, the mean waited.
+
+        Args:
+            scores: of the steps, (steps, 3).
+            waited: seconds.
+            networks: get the buffers of the first process.
+        """
+        for network in networks:
+            self.copy_buffers(network)
+        return self.of_all(scores), self.mean(waited)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -307,8 +329,6 @@ def _explain(reason: str, place: str, seconds: float) -> str:
 
 def _choose_device() -> str:
     """Take this process's GPU, if it is to use one; return the backend."""
-    from .runtime import device
-
     kind = device().type
     if kind == "mps":
         raise DistributedError(
@@ -359,13 +379,27 @@ class Parallel(DistributedDataParallel):
         return super().forward(*args, **kwargs)
 
 
-def in_parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return what a training step calls: the network, with shared gradients."""
+def in_parallel(
+    network: nn.Module, device: torch.device, unused: bool = False
+) -> nn.Module:
+    """Return what a training step calls: the network, with shared gradients.
+
+    Args:
+        network: on its device, the same in all processes.
+        device: where it is.
+        unused: some weights have no part in the outputs. Then each backward pass first
+            looks for those whose gradients will not come, which takes time.
+    """
     me = world()
     if me.size == 1:
         return network
     ids = [torch.cuda.current_device()] if device.type == "cuda" else None
-    return Parallel(network, device_ids=ids, gradient_as_bucket_view=True)
+    return Parallel(
+        network,
+        device_ids=ids,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=unused,
+    )
 
 
 def begin_step(forward: nn.Module, parts: int) -> None:

@@ -54,6 +54,26 @@ def small_network(norm: bool = True) -> nn.Module:
     )
 
 
+class TwoHeads(nn.Module):
+    """A network with an auxiliary head, and weights that nothing uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = small_network(norm=False)
+        self.aux, self.unused = nn.Linear(1024, 10), nn.Linear(64, 10)
+
+    def forward(self, x):
+        logits = self.network(x)
+        return (logits, self.aux(x.flatten(1))) if self.training else logits
+
+
+def trained_with_two_heads() -> dict:
+    """Return the weights after training with an auxiliary loss."""
+    network = TwoHeads()
+    nbs.fit(network, digits(), RECIPE, seed=5, progress="off")
+    return network.state_dict()
+
+
 def digits():
     # 203 validation and 57 test images: neither fills whole batches, or equal shares
     return nbs.load_data(
@@ -147,6 +167,7 @@ def work(folder: Path) -> dict:
         "trained": trained(norm=False),
         "trained, sync": trained(norm=True),
         "trained, parts": trained(norm=False, accumulate=4),
+        "two heads": trained_with_two_heads(),
         "scored": scored(),
     }
     if me.size > 1:

@@ -167,7 +167,7 @@ def test_export_says_why_an_import_may_not_be(tmp_path, source, said):
 def undefined(tmp_path, *sources: str) -> list[str]:
     made = [code(s, tags=("export",)) for s in sources]
     chapter, _ = make_book(tmp_path, made)
-    return [said.split("'")[1] for _, said in export.faults(chapter, tmp_path)]
+    return [said.split("'")[1] for _, said in export.faults(chapter, [chapter])]
 
 
 @pytest.mark.parametrize(

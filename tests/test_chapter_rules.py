@@ -134,6 +134,11 @@ BROKEN = {
         rewrite(":class: dropdown", ""),
         "needs `:class: dropdown`",
     ),
+    "exercises: unended": (
+        "exercises",
+        rewrite(":::{solution-end}\n:::", "Done."),
+        "the solution of tiny-ex1 has no `solution-end`",
+    ),
     "exercises: unsolved": (
         "exercises",
         rewrite("{solution-start} tiny-ex1", "{solution-start} tiny-ex9"),
@@ -305,6 +310,7 @@ BROKEN = {
         "http://build.example:8080",
     ),
     "todo": ("todo", rewrite("Prose.", "TODO-RECORD: top-1"), "TODO-RECORD: top-1"),
+    "todo: placeholder": ("todo", rewrite("Prose.", "It is @@TOP1@@."), "@@TOP1@@"),
     "citations": (
         "citations",
         rewrite("author2020tiny", "author2020tiny,b1999"),

@@ -91,8 +91,9 @@ class TestDependencies:
     def test_what_waits_until_it_is_needed_is_in_an_extra(self, metadata):
         every = self.declared(metadata, "test", "reference", "shards")
         used = imported(files("nbs_utils") + files("chapters", "*.ipynb"))
-        # d2l is installed apart, without its pins (see requirements/peers.txt).
-        others = set(used) - every - {"nbs-utils", "d2l"}
+        # These are installed apart, without their pins (requirements/peers.txt, and
+        # the sentence that asks for pytorchcv).
+        others = set(used) - every - {"nbs-utils", "d2l", "pytorchcv"}
         assert {name: used[name] for name in others} == {}
 
     def test_the_site_and_the_tests_ask_for_what_they_import(self, metadata):

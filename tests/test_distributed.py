@@ -94,6 +94,10 @@ def test_training_in_two_processes_ends_at_the_weights_of_one(one, two, what):
     assert_close(two[what]["weights"], one[what]["weights"], **ROUNDING)
 
 
+def test_auxiliary_heads_and_unused_weights_train_in_two_processes_as_in_one(one, two):
+    assert_close(two["two heads"], one["two heads"], **ROUNDING)
+
+
 @pytest.mark.parametrize("what", ["trained", "trained, sync"])
 def test_the_history_counts_the_images_of_all_processes(one, two, what):
     for column in ("train_top1", "val_top1", "val_top5", "lr", "epoch"):

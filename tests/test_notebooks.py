@@ -8,7 +8,8 @@ import functools
 import pytest
 
 from nbs_utils.authoring.book import Book
-from nbs_utils.authoring.check import ADVICE, all_rules, findings
+from nbs_utils.authoring.check import ADVICE, all_rules, book_findings, findings
+from nbs_utils.authoring.export import RESERVED
 from nbs_utils.authoring.notebook import chapter_paths, repository_root
 
 ROOT = repository_root(__file__)
@@ -28,6 +29,11 @@ def test_chapter(number, rule):
     assert not found, "\n".join(map(str, found))
 
 
+def test_the_files_around_the_chapters_agree_with_them():
+    found = book_findings(book())
+    assert not found, "\n".join(map(str, found))
+
+
 def test_there_are_chapters():
     """An empty list of chapters would let every other test here pass."""
     assert {path.stem for path in PATHS} >= {"alexnet", "resnet", "vit"}
@@ -36,5 +42,5 @@ def test_there_are_chapters():
 def test_every_module_of_the_zoo_comes_from_a_chapter():
     exported = {chapter.nbs.get("zoo") for chapter in book().chapters}
     for module in (ROOT / "nbs_utils" / "zoo").glob("*.py"):
-        if module.stem not in ("__init__", "registry"):
+        if module.stem not in RESERVED | {"__init__"}:
             assert module.stem in exported, f"{module.name} has no chapter any more"

@@ -80,6 +80,15 @@ def test_prose_may_speak_of_the_cells_that_it_introduces(tmp_path):
     assert [s.kind for s in one.sources] == ["output"]
 
 
+def test_differences_are_looked_for_in_the_same_part_of_the_chapter(tmp_path):
+    here = "It is 0.7 points better.\n\n## Next\n<!-- part: idea -->"
+    found = kinds(tmp_path, here, RESULTS)  # the heading of the next part in this cell
+    assert "difference" in found["0.7 points"]
+    later = markdown("## Next\n<!-- part: idea -->")
+    found = kinds(tmp_path, "It is 0.7 points better.", RESULTS, later)
+    assert found == {"0.7 points": set()}
+
+
 def test_a_caption_speaks_of_its_own_figure(tmp_path):
     svg = "<svg><text>0.59</text><path d='M 7.25 3'/></svg>"
     made = [
@@ -101,6 +110,12 @@ def test_a_caption_speaks_of_its_own_figure(tmp_path):
         ("They tried it {cite:p}`author2020tiny`. The error was 45.7 %.", "citation"),
         ("It holds $3 \\cdot 32 \\cdot 32 = 3072$ numbers.", "arithmetic"),
         ("It holds 3 × 32 × 32 = 3,072 numbers.", "arithmetic"),
+        ("It has 4,800 more, $4800 - 1792 = 3008$ in all.", "arithmetic"),
+        ("As told {cite:p}`author2020tiny`.\n\n| a |\n|--|\n| 45.7 |", "citation"),
+        (
+            "| a | b |\n|--|--|\n| 45.7 | 3.9 |\n| {cite:p}`author2020tiny` |",
+            "citation",
+        ),
         (":::{exercise} A\n:label: a\n\nWhat if the loss is 45.7?\n:::", "exercise"),
     ],
 )

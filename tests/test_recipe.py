@@ -13,6 +13,7 @@ from nbs_utils.training.schedule import (
     make_optimizer,
     parameter_groups,
 )
+from nbs_utils.training.state import State
 
 STEPS = 7  # in an epoch
 
@@ -58,6 +59,29 @@ def test_cosine_with_warmup_is_torchs():
         return reference.SequentialLR(optimizer, [up, down], milestones=[warm])
 
     assert ours(recipe) == pytest.approx(theirs(recipe, make), rel=1e-9)
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_linear_is_torchs(warmup):
+    recipe = Recipe(epochs=6, lr=0.3, schedule="linear", warmup_epochs=warmup)
+    warm = warmup * STEPS
+
+    def make(optimizer):
+        down = reference.PolynomialLR(optimizer, total_iters=6 * STEPS - warm)
+        if not warm:
+            return down
+        up = reference.LinearLR(optimizer, 1 / (warm + 1), total_iters=warm)
+        return reference.SequentialLR(optimizer, [up, down], milestones=[warm])
+
+    assert ours(recipe) == pytest.approx(theirs(recipe, make), rel=1e-9)
+    assert ours(recipe)[-1] == pytest.approx(0.3 / (6 * STEPS - warm))
+
+
+def test_steps_may_be_shorter_or_longer_than_whole_epochs():
+    recipe = Recipe(epochs=8, lr=1.0, schedule="step", step_epochs=2.4, gamma=0.97)
+    rates = ours(recipe)
+    for step, rate in enumerate(rates):
+        assert rate == pytest.approx(0.97 ** (10 * step // (24 * STEPS)))
 
 
 def test_steps_and_milestones_are_torchs():
@@ -140,7 +164,7 @@ def test_yaml_may_write_numbers_as_words(tmp_path):
         ({"lr": float("nan")}, ["lr is nan", "a number above 0"]),
         ({"epochs": 2.5}, ["epochs is 2.5", "a whole number from 1"]),
         ({"epochs": True}, ["epochs is True", "a whole number"]),
-        ({"optimizer": "adam"}, ["optimizer is 'adam'", "one of sgd, adamw"]),
+        ({"optimizer": "adam"}, ["optimizer is 'adam'", "one of sgd, adamw, rmsprop"]),
         ({"nesterov": "yes"}, ["nesterov is 'yes'", "one of true, false"]),
         ({"compile": 1}, ["compile is 1", "one of true, false"]),
         ({"betas": [0.9]}, ["betas is [0.9]", "two numbers in [0, 1)"]),
@@ -202,6 +226,80 @@ def test_norms_and_biases_do_not_decay():
     (everything,) = parameter_groups(network, recipe.replace(decay_norm_and_bias=True))
     assert len(everything["params"]) == 5
     assert everything["weight_decay"] == 0.5
+
+
+class Scaled(nn.Module):
+    """One parameter of each kind, with a name for what must not decay."""
+
+    no_weight_decay = frozenset({"positions"})
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.positions = nn.Parameter(torch.zeros(1, 5, 8))
+        self.layer_scale = nn.Parameter(torch.zeros(8, 1, 1))
+        self.filters = nn.Conv2d(8, 8, 3, groups=8)
+        self.temperature = nn.Parameter(torch.zeros(()))
+
+
+class Inside(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Scaled()
+        self.table = nn.Parameter(torch.zeros(9, 2))
+        self.classifier = nn.Linear(8, 2)
+
+    def no_weight_decay(self):  # a method, as in timm
+        return {"table", "not there"}
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_scales_and_what_a_network_names_do_not_decay(everything):
+    network = Inside()
+    names = {id(p): name for name, p in network.named_parameters()}
+    recipe = Recipe(weight_decay=0.5, decay_norm_and_bias=everything)
+    decay, rest = (
+        {names[id(p)] for p in group["params"]}
+        for group in parameter_groups(network, recipe)
+    )
+    named = {"inner.positions", "table"}
+    weights = {"inner.filters.weight", "classifier.weight"}
+    assert rest == (named if everything else set(names.values()) - weights)
+    assert decay == set(names.values()) - rest
+
+
+def test_rmsprop_steps_by_hand():
+    recipe = Recipe(
+        optimizer="rmsprop", lr=0.1, alpha=0.9, eps=0.5, momentum=0.8, weight_decay=0.01
+    )
+    layer = nn.Linear(2, 2, bias=False)
+    w, square, velocity = layer.weight.detach().clone(), 0, 0
+    optimizer = make_optimizer(layer, recipe)
+    for scale in (1.0, 3.0, -2.0):
+        (scale * layer.weight.square().sum()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        gradient = 2 * scale * w + 0.01 * w
+        square = 0.9 * square + 0.1 * gradient**2
+        velocity = 0.8 * velocity + gradient / (square**0.5 + 0.5)
+        w = w - 0.1 * velocity
+    torch.testing.assert_close(layer.weight.detach(), w)
+
+
+def test_a_first_step_that_overflows_leaves_no_momentum():
+    recipe = Recipe(precision="float16", epochs=1, lr=0.1, momentum=0.9)
+    full = [torch.full((64, 64), 7.0) for _ in range(99)]
+    del full  # memory that PyTorch's fused SGD would take as it is
+    layer = nn.Linear(64, 64, bias=False)
+    state = State(layer, recipe, 1, torch.device("cpu"), scale=True)
+    before = layer.weight.detach().clone()
+    for factor in (float("inf"), 1.0):
+        loss = (layer.weight * factor).sum()
+        state.scaler.scale(loss).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad()
+    torch.testing.assert_close(layer.weight.detach(), before - 0.1)
 
 
 def test_optimizers_get_what_the_recipe_says():

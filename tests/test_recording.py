@@ -353,3 +353,30 @@ def test_all_means_all_when_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(record_all, "record", fake)
     record_all.record_all(tmp_path, everything=True, say=silent)
     assert seen == ["old/c", "old/b", "old/a"]
+
+
+def test_a_person_who_stops_it_still_gets_the_table(tmp_path, monkeypatch):
+    three_chapters(tmp_path)
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(record_all, "record", stopped)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        record_all.record_all(tmp_path, say=lines.append)
+    assert "| old/b |  |  |  | stopped |" in lines
+
+
+def test_a_fault_of_the_tools_in_one_chapter_does_not_cost_the_others(
+    tmp_path, monkeypatch
+):
+    three_chapters(tmp_path)
+
+    def broken(name, *_, **__):
+        raise KeyError(name)
+
+    monkeypatch.setattr(record_all, "record", broken)
+    lines: list[str] = []
+    assert record_all.record_all(tmp_path, say=lines.append) == 1
+    assert "| old/a |  |  |  | KeyError: 'old/a' |" in lines

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from toy_data import ToyData, same, toy_network
 
+import nbs_utils as nbs
 from nbs_utils.training import checkpoints as checkpoint
 from nbs_utils.training import resuming as resume
 from nbs_utils.training.checkpoints import (
@@ -23,6 +24,7 @@ from nbs_utils.training.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
+from nbs_utils.training.identity import data_identity
 from nbs_utils.training.loop import fit
 from nbs_utils.training.recipe import Recipe
 
@@ -43,6 +45,7 @@ RECIPE = Recipe(
     accumulate=2,
     precision="float32",
 )
+PLAIN_EPOCH = Recipe(epochs=1, precision="float32")
 # what depends on the clock
 CLOCK = ["seconds", "images_per_second", "waiting"]
 
@@ -126,7 +129,7 @@ def test_the_stop_button_twice_and_other_random_numbers_between(whole, tmp_path)
             self.left = at
 
         def forward(self, x):
-            if self.training:
+            if self.training and torch.is_grad_enabled():
                 self.left -= 1
                 if self.left == 0:
                     os.kill(os.getpid(), signal.SIGINT)
@@ -275,6 +278,43 @@ def test_float16_mixup_and_adamw_are_resumed(tmp_path, monkeypatch):
     assert same(net, expected)
 
 
+class TwoHeads(nn.Module):
+    """A network with dropout and an auxiliary head."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+        self.aux = nn.Linear(64, 10)
+
+    def forward(self, x):
+        logits = self.network(x)
+        return (logits, self.aux(x.flatten(1))) if self.training else logits
+
+
+def test_rmsprop_an_auxiliary_head_and_an_average_are_resumed(tmp_path, monkeypatch):
+    recipe = Recipe(
+        epochs=2,
+        optimizer="rmsprop",
+        lr=1e-3,
+        alpha=0.9,
+        eps=1e-3,
+        schedule="linear",
+        aux_weight=0.4,
+        ema=0.9,
+        precision="float16",
+    )
+    expected = TwoHeads()
+    train(expected, recipe=recipe)
+    with monkeypatch.context() as patch:
+        stop_at(13, patch)
+        with pytest.raises(Stop):
+            train(TwoHeads(), tmp_path, recipe, checkpoint_every=5)
+    net = TwoHeads()
+    run = train(net, tmp_path, recipe)
+    assert same(net, expected)
+    assert (run.epochs, run.steps) == (2, 16)
+
+
 def test_best_pt_holds_what_the_network_holds(whole, tmp_path):
     run = train(network(), tmp_path)
     net = network()
@@ -356,6 +396,83 @@ def test_a_checkpoint_of_another_recipe_or_seed_names_both_values(one_epoch):
         recipe=recipe,
     )
     refused(one_epoch, "seed is 5 there and 6 here", seed=6)
+
+
+def digits(**changes):
+    options = {"limit": 60, "batch_size": 30, "device": "cpu", **changes}
+    return nbs.load_data("digits", **options)
+
+
+def small(channels=1, side=32):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * side**2, 10))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"augment": "crop-flip"}, "augmentation is 'none' there and 'crop-flip' here"),
+        ({"seed": 1}, "choice of training images (hash) is"),
+        ({"val_size": 40}, "validation images is 60 there and 40 here"),
+        ({"limit": 50}, "training images is 60 there and 50 here"),
+        ({"channels": 3}, "channels is 1 there and 3 here"),
+        ({"image_size": 16}, "image size is 32 there and 16 here"),
+    ],
+)
+def test_other_data_is_refused_by_name(changes, words, tmp_path):
+    recipe = PLAIN_EPOCH
+    data, other = digits(), digits(**changes)
+    fit(small(side=data.image_size), data, recipe, folder=tmp_path, progress="off")
+    # another split may have other statistics; the refusal must not depend on shapes
+    net = small(other.channels, other.image_size)
+    if same_shapes(net, small(side=data.image_size)):
+        with pytest.raises(CheckpointError) as error:
+            fit(net, other, recipe, folder=tmp_path, progress="off")
+        assert words in str(error.value)
+    problem = differences(data, other)
+    assert words in problem
+    run = fit(small(), digits(), recipe, folder=tmp_path, progress="off")
+    assert run.epochs == 1  # the same data, loaded anew
+
+
+def same_shapes(a, b):
+    return [p.shape for p in a.parameters()] == [p.shape for p in b.parameters()]
+
+
+def differences(data, other):
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.check_identity(data_identity(data), data_identity(other), "last.pt")
+    return str(error.value)
+
+
+def test_streamed_images_are_the_same_data_as_those_in_memory(tmp_path):
+    from PIL import Image
+
+    for split, count in (("train", 12), ("val", 4)):
+        for name in ("a", "b"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = np.random.default_rng(i).integers(256, size=(20, 20, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    found = [
+        data_identity(
+            nbs.load_data(
+                f"imagefolder:{tmp_path}", image_size=16, device="cpu", **options
+            )
+        )
+        for options in ({}, {"memory_budget": 0, "workers": 0}, {"seed": 3})
+    ]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+def test_a_checkpoint_that_does_not_know_its_data_is_refused(one_epoch):
+    last = one_epoch / "last.pt"
+    saved = read_checkpoint(last)
+    del saved["identity"]["augmentation"]
+    write_checkpoint(saved, last)
+    refused(one_epoch, "before checkpoints noted the split and the augmentation")
 
 
 def test_a_folder_that_cannot_be_written_to_is_said_before_training(tmp_path):

@@ -18,11 +18,12 @@ from drawing import Drawing, read_drawing, themed_markup
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxTranslator
+from sphinx.util.osutil import relative_uri
 
 
 class drawn_figure(nodes.General, nodes.Element):
-    """A figure in the page: the stored SVG in "svg", its number on the page in
-    "number", its alt text in "alt"; its child is the text that the search finds."""
+    """A figure in the page: its "drawing", the "address" of its photographs, its "alt"
+    text; its child is the text that the search finds."""
 
 
 class InlineFigures(SphinxPostTransform):
@@ -47,28 +48,27 @@ class InlineFigures(SphinxPostTransform):
     def drawn(self, image: nodes.image, path: Path, number: int) -> drawn_figure | None:
         """Return the node, or None where the file is no SVG that can be read."""
         svg = path.read_text(encoding="utf-8")
+        file = f"{hashlib.sha256(svg.encode()).hexdigest()[:32]}.svg"
+        page = self.env.docname.replace("/", "-")
+        home = self.app.builder.get_target_uri(self.env.docname)
+        address = relative_uri(home, posixpath.join(self.app.builder.imagedir, file))
         try:
-            drawing = read_drawing(svg, "", "")
+            drawing = read_drawing(svg, f"{page}-{number}", address)
         except (ParseError, ValueError):
             return None
         alt = image.get("alt", "")
         found = dict.fromkeys([alt, *drawing.words])
-        return drawn_figure(
-            "", nodes.Text(". ".join(found)), svg=svg, number=number, alt=alt
-        )
+        words = nodes.Text(". ".join(found))
+        return drawn_figure("", words, drawing=drawing, address=address, alt=alt)
 
 
 def visit(self: SphinxTranslator, node: drawn_figure) -> None:
     """Write the figure, and its photographs into a file beside the page."""
-    builder = self.builder
-    file = f"{hashlib.sha256(node['svg'].encode()).hexdigest()[:32]}.svg"
-    address = posixpath.join(builder.imgpath, file)
-    page = builder.current_docname.replace("/", "-")
-    drawing = read_drawing(node["svg"], f"{page}-{node['number']}", address)
+    drawing, address = node["drawing"], node["address"]
     if drawing.photographs:
-        folder = Path(builder.outdir) / builder.imagedir
+        folder = Path(self.builder.outdir) / self.builder.imagedir
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_text(drawing.photographs, encoding="utf-8")
+        (folder / Path(address).name).write_text(drawing.photographs, encoding="utf-8")
     self.body.append(markup(drawing, node["alt"], address))
     raise nodes.SkipNode
 

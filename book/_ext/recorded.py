@@ -70,10 +70,9 @@ def recorded_line(
         f"{recorded['device']}{'; ' + software if software else ''}."
     )
     meaning = MEANING.get(tier, "") if kind == "model" else ""
-    line = _line(tier, LABELS[tier], f"{text} {meaning}".strip())
-    if text_of:
-        line += nodes.paragraph("", earlier_text(text_of), classes=["earlier-text"])
-    return line
+    earlier = earlier_text(text_of) if text_of else ""
+    said = " ".join(part for part in (text, meaning, earlier) if part)
+    return _line(tier, LABELS[tier], said)
 
 
 def earlier_text(text_of: dict) -> str:

@@ -78,6 +78,12 @@ def results(expression: str) -> Iterator[float]:
             yield value
 
 
+def numbers_of(expression: str) -> Iterator[float]:
+    """Yield the numbers that an expression is made of, powers and indices included."""
+    plain = re.sub(r"\{,\}|(?<=\d),(?=\d{3})", "", expression)
+    yield from map(float, re.findall(r"\d+(?:\.\d+)?", plain))
+
+
 def _agree(one: str, a: float, other: str, b: float) -> bool:
     step = max(_step_of(one), _step_of(other))
     if not step:  # powers and products: "about" is within a tenth

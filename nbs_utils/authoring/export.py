@@ -92,11 +92,17 @@ def _format(code: str) -> str:
     return code
 
 
-def faults(chapter: Chapter, root: Path) -> Iterator[tuple[int | None, str]]:
+def faults(
+    chapter: Chapter, chapters: list[Chapter]
+) -> Iterator[tuple[int | None, str]]:
     """Yield (position of the cell, sentence) of what would break the chapter's module.
 
     Names that exported cells use and no exported cell defines, and networks that
     another chapter registers under the same name.
+
+    Args:
+        chapter: the chapter.
+        chapters: all chapters of the book.
 
     Raises:
         AuthoringError: an exported cell is not plain Python.
@@ -112,7 +118,7 @@ def faults(chapter: Chapter, root: Path) -> Iterator[tuple[int | None, str]]:
                     f"{_origin(chapter, name)}; the zoo could not be imported."
                 ),
             )
-    yield from _clashes(chapter, trees, root)
+    yield from _clashes(chapter, trees, chapters)
 
 
 def _trees(chapter: Chapter) -> list[tuple[int, ast.Module]]:
@@ -143,12 +149,12 @@ def _origin(chapter: Chapter, name: str) -> str:
 
 
 def _clashes(
-    chapter: Chapter, trees: list[tuple[int, ast.Module]], root: Path
+    chapter: Chapter, trees: list[tuple[int, ast.Module]], chapters: list[Chapter]
 ) -> Iterator[tuple[int | None, str]]:
     names = exported_code.registered_names([tree for _, tree in trees])
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield None, f"the network '{name}' is registered twice."
-    for other in load_chapters(root):
+    for other in chapters:
         if other.name == chapter.name:
             continue
         try:
@@ -249,7 +255,8 @@ def export(root: Path, name: str | None = None, *, check: bool = False) -> list[
             two chapters export to one module. Then nothing is written.
     """
     owners: dict[Path, str] = {}
-    for chapter in load_chapters(root):
+    chapters = load_chapters(root)
+    for chapter in chapters:
         if not exported_cells(chapter):
             continue
         path = zoo_path(chapter, root)
@@ -264,17 +271,17 @@ def export(root: Path, name: str | None = None, *, check: bool = False) -> list[
     ]
     if not check:
         for chapter in changed:
-            _require_whole(chapter, root)
+            _require_whole(chapter, chapters)
         for chapter in changed:
             write_atomically(zoo_path(chapter, root), module_text(chapter))
     return [chapter.name for chapter in changed]
 
 
-def _require_whole(chapter: Chapter, root: Path) -> None:
+def _require_whole(chapter: Chapter, chapters: list[Chapter]) -> None:
     found = [
         f"{chapter.name}{'' if cell is None else ', ' + cell_label(chapter.cells, cell)}"
         f": {said}"
-        for cell, said in faults(chapter, root)
+        for cell, said in faults(chapter, chapters)
     ]
     if found:
         raise AuthoringError("\n".join(found) + "\nNothing was written.")

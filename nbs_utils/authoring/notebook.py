@@ -167,7 +167,12 @@ def find_chapter(name: str, root: Path) -> Chapter:
     last = [full for full in paths if full.rsplit("/", 1)[-1] == wanted]
     if len(last) == 1:
         return load_chapter(paths[last[0]], root)
+    shorts = {full.rsplit("/", 1)[-1]: full for full in paths}
     near = last or difflib.get_close_matches(wanted, paths, n=3, cutoff=0.4)
+    near = near or [
+        shorts[one]
+        for one in difflib.get_close_matches(wanted, shorts, n=3, cutoff=0.5)
+    ]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise AuthoringError(f"No chapter is called '{name}'.{hint}")
 

@@ -196,12 +196,15 @@ class _Reader:
         shown = list(arithmetic.shown_in(sentence.text))
         cited = self._is_cited(here)
         found = []
+        computed = [v for _, _, e in shown for v in arithmetic.numbers_of(e)]
         for number in numbers_in(sentence.text):
             around = [e for a, b, e in shown if a <= number.start < b]
             one = Explained(sentence, number)
             one.wrong = next((e for e in around if arithmetic.is_false(e)), "")
             if not one.wrong:
                 one.sources = list(self._sources(sentence, number, around, cited))
+                if any(number.is_made_from(v, complement=False) for v in computed):
+                    one.sources.append(Source("arithmetic"))
             found.append(one)
         for _, _, expression in shown:
             self.told += arithmetic.results(expression)
@@ -211,12 +214,32 @@ class _Reader:
         return found
 
     def _is_cited(self, here: int) -> bool:
-        """Tell whether the sentence or a neighbor in its paragraph cites something."""
-        near = self.sentences[max(here - 1, 0) : here + 2]
-        paragraph = self.sentences[here].paragraph
-        return any(s.is_cited and s.paragraph == paragraph for s in near)
+        """Tell whether the sentence or a neighbor in its paragraph cites something.
+
+        A table is cited as a whole: in one of its rows, or in the sentence before it.
+        """
+        one = self.sentences[here]
+        if not one.is_row:
+            near = self.sentences[max(here - 1, 0) : here + 2]
+            return any(s.is_cited and s.paragraph == one.paragraph for s in near)
+        rows = [s for s in self.sentences if s.paragraph == one.paragraph]
+        first = self.sentences.index(rows[0])
+        before = self.sentences[max(first - 1, 0) : first]
+        return any(s.is_cited and s.cell == one.cell for s in [*before, *rows])
 
     def _sources(
+        self, sentence: Sentence, number: Number, around: list[str], cited: bool
+    ) -> Iterator[Source]:
+        """Yield what explains a number; the weaker only where nothing stronger does.
+
+        What does not depend on a run stands first, then outputs, then what is made
+        from two numbers of an output.
+        """
+        lasting = list(self._lasting(sentence, number, around, cited))
+        shown = [] if lasting else list(self._shown(sentence, number))
+        yield from lasting or shown or self._derived(sentence, number)
+
+    def _lasting(
         self, sentence: Sentence, number: Number, around: list[str], cited: bool
     ) -> Iterator[Source]:
         if around:
@@ -229,18 +252,19 @@ class _Reader:
             yield Source("code")
         if any(number.is_made_from(value) for value in self.told):
             yield Source("text")
+
+    def _shown(self, sentence: Sentence, number: Number) -> Iterator[Source]:
         for cell in self._cells_before(sentence):
             for value in self.values[cell]:
                 if number.is_made_from(value.value):
                     yield Source("output", (value,))
-        if number.digits > 1 or _COMPARED.search(sentence.text):
-            yield from self._derived(sentence, number)
 
     def _derived(self, sentence: Sentence, number: Number) -> Iterator[Source]:
         if not _COMPARED.search(sentence.text):
             return
         kinds = _KINDS.get(number.unit, ("difference", "ratio"))
-        start = max([s for s in self.starts if s <= sentence.cell], default=0)
+        # The heading may stand in the sentence's own cell, behind it.
+        start = max([s for s in self.starts if s < sentence.cell], default=0)
         for cell in self._cells_before(sentence):
             if cell < start:
                 continue

@@ -65,37 +65,50 @@ def record_all(
             "Every chapter's code is the recorded one; nothing to do (ALL=1 records all)."
         )
         return 0
-    rows, files = [], []
-    for number, name in enumerate(names, start=1):
-        say(f"--- {name} ({number} of {len(names)})")
-        row = Row(name)
-        rows.append(row)
-        try:
-            made = record(name, root, timeout=timeout, say=say)
-        except AuthoringError as error:
-            row.failed = str(error)
-        except Exception as error:  # noqa: BLE001
-            # One chapter's fault must not cost the others.
-            row.failed = "".join(traceback.format_exception_only(error)).strip()
-        else:
-            _fill(row, made, root)
-            files += made.files
-            if archive:
-                write_archive(archive, files, root)
-        if row.failed:
-            say(row.failed)
-    say("")
-    for line in table(rows):
-        say(line)
+    rows: list[Row] = []
+    files: list[Path] = []
+    try:
+        for number, name in enumerate(names, start=1):
+            say(f"--- {name} ({number} of {len(names)})")
+            rows.append(Row(name, failed="stopped"))
+            _record_one(rows[-1], files, root, timeout, archive, say)
+    finally:  # also when a person stops it
+        say("")
+        for line in table(rows):
+            say(line)
     if archive and files:
-        say(
-            f"What was written is in {archive}; unpack it in the repository: "
-            f"tar xf {archive.name}"
-        )
+        unpack = f"tar xf {archive.name}"
+        say(f"What was written is in {archive}; unpack it in the repository: {unpack}")
     return 1 if any(row.failed for row in rows) else 0
 
 
-def _fill(row: Row, made: Recording, root: Path) -> None:
+def _record_one(
+    row: Row,
+    files: list[Path],
+    root: Path,
+    timeout: int | None,
+    archive: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    """Record one chapter; its row and the list of written files say what came of it."""
+    try:
+        made = record(row.chapter, root, timeout=timeout, say=say)
+    except AuthoringError as error:
+        row.failed = str(error)
+    except Exception as error:  # noqa: BLE001
+        # One chapter's fault must not cost the others.
+        row.failed = "".join(traceback.format_exception_only(error)).strip()
+    else:
+        row.failed = ""
+        _fill(row, made)
+        files += made.files
+        if archive:
+            write_archive(archive, files, root)
+    if row.failed:
+        say(row.failed)
+
+
+def _fill(row: Row, made: Recording) -> None:
     row.seconds = made.seconds
     row.device = made.chapter.nbs["recorded"]["device"]
     for path in made.files:

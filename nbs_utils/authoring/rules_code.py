@@ -52,7 +52,7 @@ def check_zoo(chapter: Chapter, book: Book) -> Iterator[Found]:
     if not exported_cells(chapter):
         return
     try:
-        yield from faults(chapter, book.root)
+        yield from faults(chapter, book.chapters)
         differs = difference(chapter, book.root)
     except AuthoringError as error:
         yield None, str(error)

@@ -202,6 +202,8 @@ def check_exercises(chapter: Chapter, book: Book) -> Iterator[Found]:
             if step[1] == "end":
                 inside = None
                 continue
+            if inside is not None:
+                yield index, f"the solution of {inside} has no `solution-end`."
             inside = step[2]
             solutions.append(inside)
             if ":class: dropdown" not in step[3]:

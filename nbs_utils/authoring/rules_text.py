@@ -19,7 +19,7 @@ _ADDRESS = re.compile(
     r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\.?\d)"
     r"|\blocalhost\b|\bfile://|https?://[\w.-]+:\d+"
 )
-_TODO = re.compile(r"\b(?:TODO|FIXME|XXX|TBD)\b")
+_TODO = re.compile(r"\b(?:TODO|FIXME|XXX|TBD)\b|@@\w+@@")
 
 
 def written(chapter: Chapter) -> Iterator[tuple[int, str]]:

@@ -59,11 +59,12 @@ def execute(
             say(f"  {seconds:7.1f} s  {label}")
         for line in brief:
             say(f"             {line}")
-        for output in cell.outputs:
-            if output.output_type == "stream" and output.name == "stderr":
-                # Progress bars rewrite their line; the last state says enough.
-                last = output.text.strip().replace("\r", "\n").splitlines()[-3:]
-                say("      stderr, not stored: " + " | ".join(last)[:300])
+        noise = [o.text for o in cell.outputs if o.get("name") == "stderr"]
+        if noise:
+            # Progress bars rewrite their line; the last state says enough.
+            lines = _plain("".join(noise)).replace("\r", "\n").splitlines()
+            last = [line.strip() for line in lines if line.strip()][-3:]
+            say("             stderr, not stored: " + " | ".join(last)[:300])
 
     client = NotebookClient(
         notebook,
@@ -158,5 +159,5 @@ def _kernel_of_this_python() -> type:
 
 
 def _plain(text: str) -> str:
-    """Return a traceback without the colors of a terminal."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
+    """Return a text without what steers a terminal: colors, deleted lines."""
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).strip()

@@ -36,6 +36,11 @@ class Sentence:
     in_exercise: bool = False
 
     @property
+    def is_row(self) -> bool:
+        """Whether it is a row of a table."""
+        return self.text.startswith("|")
+
+    @property
     def is_cited(self) -> bool:
         return CITED in self.text
 

@@ -42,6 +42,7 @@ class Split:
         classes: names for people, in the order of the labels.
         mean, std: (C,) statistics of the training split, of values in 0..1.
         image_size: side of the images that come out, in pixels.
+        positions: int64 (N,), where its images stand in the data set, if that is known.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Split:
     center: float | None  # share of the stored image that evaluation sees
     title: str
     share: tuple[int, int] = (0, 1)  # which part of how many; see `distributed`
+    positions: Tensor | None = field(default=None, repr=False)
     _view: Tensor | None = field(default=None, repr=False)
     _constants: dict = field(default_factory=dict, repr=False)
 

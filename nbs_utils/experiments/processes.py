@@ -18,7 +18,7 @@ from types import ModuleType
 from .plan import Variant
 from .runs import Job, Outcome, work
 
-_IDLE_SECONDS = 20  # after which processes without work end and free their memory
+_IDLE_SECONDS = 60  # then processes without work end, and free their memory
 
 
 def write_plans(plans: list[Variant], folder: str) -> Path:

@@ -12,6 +12,7 @@ from .intervals import Interval, holm, image_error, paired, smallest_effect
 
 # metric -> (for people, shown in percent)
 METRICS = {"top1": ("Top-1", True), "loss": ("Loss", False)}
+_MOST_COLUMNS = 5  # seeds that have a column of their own
 _Z = 1.96  # standard errors to either side that hold 95 % of a normal distribution
 
 
@@ -141,7 +142,10 @@ class Comparison:
         for name in self.values:
             column = self.values[name]
             row = {"variant": name}
-            row |= {f"seed {seed}": write(value) for seed, value in column.items()}
+            if len(column) <= _MOST_COLUMNS:
+                row |= {f"seed {seed}": write(v) for seed, v in column.items()}
+            else:  # a cell that wraps instead of a table that does not fit
+                row["by seed"] = " ".join(map(write, column))
             if len(column) > 1:
                 row["mean"] = write(column.mean())
             if found:

@@ -18,7 +18,6 @@ from .calibration import native_size, varied_images
 from .recording import (
     Record,
     distance,
-    evaluating,
     in_precision,
     input_of,
     pair_layers,
@@ -70,7 +69,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         largest = f"Largest difference of the outputs: {self.max_difference:.2e}"
-        where = " and ".join(self.sizes)
+        where = " and ".join(filter(None, [", ".join(self.sizes[:-1]), self.sizes[-1]]))
         if self._same and self.blind:
             text = f"Nothing is proved, because {self.blind} {largest}, at {where}."
         elif self._same:
@@ -122,7 +121,7 @@ def compare(
     Copies of both run in evaluation mode; the networks themselves are left alone.
     Outputs are compared at the end and at the layers (modules without children, and
     `nn.MultiheadAttention`) that have a counterpart: the same weights, or else the same
-    size and place. Without `x`, images of the native size and of an odd one are
+    size and place. Without `x`, images of the native size and of odd ones are
     compared, since strides and ceilings show only there; a reference that takes one
     size only is compared at that.
 
@@ -153,14 +152,12 @@ def compare(
     else:
         x = varied_images(2, input_size or native_size(reference))
     x = x.to(device, dtype if x.is_floating_point() else x.dtype)
-    views, sizes, notes = [_look(a, b, x, tolerance)], [_show(x)], []
-    same = True
+    inputs, notes, same = [(x, [record(a, x), record(b, x)])], [], True
     if not given and x.dim() == 4:
-        odd, refused, note = _odd_images(a, b, x)
-        same, notes = not refused, [note] if note else []
-        if odd is not None:
-            views.append(_look(a, b, odd, tolerance))
-            sizes.append(_show(odd))
+        others, note = _odd_images(a, b, x)
+        inputs += others
+        same, notes = not note.startswith("Images"), [note] if note else []
+    views = [_look(a, b, images, tolerance, runs) for images, runs in inputs]
     same = same and all(view.same for view in views)
     result = Comparison(
         views[0].difference,
@@ -168,14 +165,14 @@ def compare(
         None,
         _table(views),
         tolerance,
-        sizes,
+        [_show(images) for images, _ in inputs],
         _blindness(views, reference),
         _same=same,
     )
-    worst = next((v for v in views if not v.same), None)
-    if worst is not None and worst.first:
+    worst = next((i for i, view in enumerate(views) if not view.same), None)
+    if worst is not None and views[worst].first:
+        worst, images = views[worst], inputs[worst][0]
         result.first_difference = _describe(*worst.first)
-        images = x if worst is views[0] else odd
         given = [input_of(n, images, r) for n, r in zip((a, b), worst.first)]
         if _share(*given, len(images)) > tolerance:
             notes.insert(
@@ -206,44 +203,49 @@ def _blindness(views: list[_View], reference: nn.Module) -> str:
     )
 
 
-def _odd_images(a, b, x) -> tuple[torch.Tensor | None, bool, str]:
-    """Find images of an odd size that both networks take.
+def _odd_images(a, b, x) -> tuple[list[tuple], str]:
+    """Make images of odd sizes that both networks take.
+
+    Three sizes, since the ceiling of a pooling layer shows only where the map before
+    it does not divide. Never larger ones: a fixed pooling would drop what stands over
+    the edge.
 
     Returns:
-        the images or None; whether only the network refuses a size that the reference
-        takes; and a sentence about sizes that are not taken.
+        (images, what both gave) for each size, and a sentence about sizes that are not taken.
     """
     native = min(x.shape[-2:])
     if native > 64:
-        # first a size of its own, then one with the same last map of 32 pixels' steps
-        sides = [int(0.6 * native) | 1, (native - native // 9) | 1, native - 1]
+        sides = [int(share * native) | 1 for share in (0.62, 0.765, 0.826)]
+        # for a fixed pooling at the end, with the same last map as the native size
+        same_map = [(native - native // 9) | 1, native - 1]
     else:
-        sides = [native - 3 if native % 2 == 0 else native - 2, native + 1]
-    for side in sides:
+        sides, same_map = [native - 3, native - 5], [native - 1]
+        sides = [side - 1 + side % 2 for side in sides]
+    found = []
+    for side in (*sides, *same_map):
+        if found and side in same_map:
+            break
         images = varied_images(2, (x.shape[1], side, side), seed=1).to(x)
-        fails = [_failure(network, images) for network in (a, b)]
-        if not any(fails):
-            return images, False, ""
-        if fails[0] and not fails[1]:
-            return (
-                None,
-                True,
-                (
-                    f"Images of {side} x {side} pixels are taken by the reference only "
-                    f"({fails[0]}). Pass x= to compare at one size alone."
-                ),
+        theirs, ours = _attempt(b, images), _attempt(a, images)
+        if isinstance(theirs, str):
+            continue
+        if isinstance(ours, str):
+            return found, (
+                f"Images of {side} x {side} pixels are taken by the reference only "
+                f"({ours}). Pass x= to compare at one size alone."
             )
-    return None, False, f"The reference takes no images but those of {_show(x)}."
+        found.append((images, [ours, theirs]))
+    if found:
+        return found, ""
+    return [], f"The reference takes no images but those of {_show(x)}."
 
 
-def _failure(network: nn.Module, images: torch.Tensor) -> str:
-    """Return what a network says to images that it does not take, or nothing."""
+def _attempt(network: nn.Module, images: torch.Tensor) -> tuple | str:
+    """Run a network; return what it gave, or what it says to images of this size."""
     try:
-        with evaluating(network):
-            network(images)
-    except Exception as error:
+        return record(network, images)
+    except Exception as error:  # noqa: BLE001 (whatever a foreign network raises)
         return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    return ""
 
 
 def _share(ours: torch.Tensor, theirs: torch.Tensor, images: int) -> float:
@@ -255,10 +257,9 @@ def _share(ours: torch.Tensor, theirs: torch.Tensor, images: int) -> float:
     return found / max(spread(theirs, images), _ALIVE * size, 1e-300)
 
 
-def _look(a, b, x: torch.Tensor, tolerance: float) -> _View:
-    """Compare two networks on one set of images."""
-    out_a, records_a = record(a, x)
-    out_b, records_b = record(b, x)
+def _look(a, b, x: torch.Tensor, tolerance: float, runs: list) -> _View:
+    """Compare what two networks gave on one set of images."""
+    (out_a, records_a), (out_b, records_b) = runs
     if out_a.shape != out_b.shape:
         raise ValueError(
             f"The outputs cannot be compared: {type(a).__name__} gives "

@@ -138,7 +138,7 @@ def order_of_use(
     try:
         with torch.no_grad(), uses:
             clone(torch.empty(2, *input_size, device="meta"))
-    except Exception:  # whatever a foreign network raises for another input size
+    except Exception:  # noqa: BLE001
         return None
     return uses.order
 

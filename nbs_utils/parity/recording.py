@@ -170,8 +170,12 @@ def spread(output: torch.Tensor, images: int) -> float:
 def in_precision(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return a copy whose floating-point tensors have another precision.
 
-    A device that has no float64 (Apple's) gives its numbers to the processor.
+    A device that has no float64 (Apple's) gives its numbers to the processor. A
+    network that has this precision already is returned itself.
     """
+    tensors = [*network.parameters(), *network.buffers()]
+    if all(t.dtype == dtype or not t.is_floating_point() for t in tensors):
+        return network
     memo = {}
     for module in network.modules():
         owned = {**module._parameters, **module._buffers, **vars(module)}

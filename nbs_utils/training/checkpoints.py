@@ -159,6 +159,13 @@ def check_identity(saved: dict, own: dict, path: str | Path) -> None:
     Raises:
         CheckpointError: it names what differs, with both values.
     """
+    if "augmentation" in own and "augmentation" not in saved:
+        raise CheckpointError(
+            f"{path} was written before checkpoints noted the split and the "
+            "augmentation of the data, so nobody can tell whether this is the same "
+            "data. Nothing was changed. Give another folder, or pass resume=False to "
+            "start again; load_weights reads its weights."
+        )
     problems = [
         f"{key} is {saved.get(key)!r} there and {value!r} here"
         for key, value in own.items()

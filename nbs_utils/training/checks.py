@@ -1,9 +1,14 @@
 """What watches over training: fit of network and data, finite losses, memory."""
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..distributed import World
+from ..runtime import Precision
 from .errors import (
     OutOfMemory,
     TrainingDiverged,
@@ -11,16 +16,24 @@ from .errors import (
     likely_causes,
     out_of_memory_message,
 )
+from .losses import all_logits
 from .schedule import learning_rate
-from .state import Setup, State
+from .state import MEMORY_FORMATS, Setup, Snapshot, State
+
+# After so many steps in a row that overflowed float16, no step will ever succeed.
+_MOST_SKIPPED = 30
 
 
 def check_fit(network: nn.Module, setup: Setup) -> None:
-    """Refuse a network that does not fit the data, before anything is trained.
+    """Try a network on two images, as it will be trained and evaluated.
+
+    Both modes are tried, in the layout in memory and the precision of the training to
+    come. Where "auto" chose one of these and the network cannot work in it, another is
+    taken and said. Buffers stay as they were; the network keeps the layout.
 
     Raises:
-        ValueError: no image to validate on, or the network does not take the images
-            or does not return one number per class.
+        ValueError: no image to validate on; the network does not take the images, in
+            what the recipe asks for; or it does not return one number per class.
     """
     data = setup.data
     if len(data.val) == 0:
@@ -28,30 +41,136 @@ def check_fit(network: nn.Module, setup: Setup) -> None:
             f"The validation split of {data.title} is empty, so no epoch can be chosen "
             "as the best: load the data with a val_size above 0."
         )
-    x, _ = next(iter(data.val.batches(2, device=setup.device)))
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            logits = network(x)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
+    x, _ = next(iter(data.train.batches(2, device=setup.device)))
+    name, problem = type(network).__name__, None
+    if any(map(is_lazy, network.parameters())):
+        network.eval()(x)  # its shapes are made by the first images it sees
+    for layout, precision in _forms(setup):
+        try:
+            returned = _try_out(network, setup, x, layout, precision)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                return  # the first step will say what to do
+            problem, first = error, problem or error
+            continue
+        break
+    else:
         raise ValueError(
-            f"{type(network).__name__} does not take images of {data.title}, a batch "
-            f"of shape {tuple(x.shape)}: {error}"
-        ) from error
+            f"{name} does not take images of {data.title}, a batch of shape "
+            f"{tuple(x.shape)}: {problem}"
+        ) from problem
+    if problem:
+        _change_form(name, setup, layout, precision, first)
+    for mode, outputs in zip(("evaluation", "training"), returned, strict=True):
+        _check_outputs(f"{name}, in {mode} mode,", outputs, len(x), mode, data)
+
+
+def _forms(setup: Setup) -> list[tuple[bool, Precision]]:
+    """Return layouts and precisions to try: the chosen ones, then plainer ones."""
+    plain = Precision(torch.float32, False, "the network computes in nothing else")
+    layouts = (True, False) if setup.channels_last else (False,)
+    kinds = (setup.precision,)
+    if setup.precision.dtype != plain.dtype:
+        kinds = (setup.precision, plain)
+    return [(layout, kind) for kind in kinds for layout in layouts]
+
+
+def _try_out(
+    network: nn.Module, setup: Setup, x: Tensor, layout: bool, precision: Precision
+) -> list[Any]:
+    """Return what a network returns in evaluation and in training mode."""
+    network.to(memory_format=MEMORY_FORMATS[layout])
+    form = replace(setup, channels_last=layout, precision=precision)
+    before = Snapshot(network.buffers())
+    modes = {module: module.training for module in network.modules()}
+    try:
+        with torch.no_grad(), form.autocast():
+            return [network.train(mode)(form.place(x)) for mode in (False, True)]
     finally:
+        before.restore()
         for module, mode in modes.items():
             module.training = mode
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    wanted = (len(x), data.num_classes)
-    if shape != wanted:
+
+
+def _change_form(
+    name: str, setup: Setup, layout: bool, precision: Precision, error: Exception
+) -> None:
+    """Take the layout and precision in which a network works, or refuse.
+
+    Raises:
+        ValueError: the recipe asks for one in which it does not work.
+    """
+    reason = str(error).strip().split("\n")[0].rstrip(".")
+    changes = []
+    for key, wanted, works, word in (
+        ("channels_last", setup.channels_last, layout, str(layout).lower()),
+        ("precision", setup.precision.dtype, precision.dtype, str(precision)),
+    ):
+        if wanted == works:
+            continue
+        changes.append(f"{key}={word}")
+        if getattr(setup.recipe, key) != "auto":
+            hint = ""
+            if key == "channels_last":
+                hint = ", or write x.flatten(1) in it where it has x.view"
+            raise ValueError(
+                f"{name} cannot be trained with {key}="
+                f"{str(getattr(setup.recipe, key)).lower()} ({reason}). It works with "
+                f"{key}={word}: set that in the recipe{hint}."
+            ) from error
+    setup.progress.say(
+        f"{name} cannot be trained in the form that is fastest here ({reason}); it is "
+        f"trained with {' and '.join(changes)} instead."
+    )
+    setup.channels_last, setup.precision = layout, precision
+
+
+def _check_outputs(who: str, outputs: Any, images: int, mode: str, data: Any) -> None:
+    """Refuse outputs that are not logits, one number per image and class.
+
+    Raises:
+        ValueError: a shape is wrong, or evaluation mode returns more than one tensor.
+    """
+    parts = all_logits(outputs) if mode == "training" else (outputs,)
+    wanted = (images, data.num_classes)
+    for part in parts or (None,):
+        tensor = isinstance(part, Tensor)
+        shape = tuple(part.shape) if tensor else type(part).__name__
+        if shape == wanted:
+            continue
+        hint = f"Build it with num_classes={data.num_classes}."
+        if isinstance(part, (tuple, list)):
+            hint = (
+                "Auxiliary logits belong to training mode: return the logits alone "
+                "where self.training is False."
+            )
         raise ValueError(
-            f"{type(network).__name__} returned {shape} for {len(x)} images of "
-            f"{data.title}, which has {data.num_classes} classes; expected {wanted}, "
-            f"one number per class. Build it with num_classes={data.num_classes}."
+            f"{who} returned {shape} for {images} images of {data.title}, which has "
+            f"{data.num_classes} classes; expected {wanted}, one number per class. "
+            f"{hint}"
         )
+
+
+def leaves_weights_unused(network: nn.Module, setup: Setup) -> bool:
+    """Tell whether some weights have no part in what a network returns in training.
+
+    Several processes must know, since they wait for every gradient. It is found out
+    with two images; a network that leaves out other parts in every step, drawn by
+    chance, is not recognized, and PyTorch says so when it trains.
+    """
+    x, _ = next(iter(setup.data.train.batches(2, device=setup.device)))
+    before = Snapshot(network.buffers())
+    mode = network.training
+    try:
+        with setup.autocast():
+            outputs = all_logits(network.train()(setup.place(x)))
+        total = sum(part.float().sum() for part in outputs)
+        weights = [p for p in network.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(total, weights, allow_unused=True)
+    finally:
+        before.restore()
+        network.train(mode)
+    return any(gradient is None for gradient in gradients)
 
 
 def check_shares(processes: World, batch_size: int, halve: bool) -> None:
@@ -66,13 +185,6 @@ def check_shares(processes: World, batch_size: int, halve: bool) -> None:
             "on_out_of_memory='halve' works in one process only: here, all must divide "
             "their batches alike. Set the recipe's accumulate instead."
         )
-
-
-@torch.no_grad()
-def restore(buffers: list[Tensor], before: list[Tensor]) -> None:
-    """Give buffers the values they had."""
-    for buffer, value in zip(buffers, before, strict=True):
-        buffer.copy_(value)
 
 
 def make_room(state: State, setup: Setup, x: Tensor) -> None:
@@ -107,13 +219,18 @@ def fetch_scores(
         scores: those of all processes; by default those of this one.
 
     Raises:
-        TrainingDiverged: a loss is NaN or infinite.
+        TrainingDiverged: a loss is NaN or infinite, or too many steps in a row
+            overflowed float16.
     """
     scores = state.scores if scores is None else scores
-    losses, correct = scores[: state.step].cpu().double().T
+    losses, correct, skipped = scores[: state.step].cpu().double().T
     bad = (~losses.isfinite()).nonzero().flatten().tolist()
     if bad:
         raise diverged(state, setup, f"The loss is {losses[bad[0]]:g}", bad[0])
+    lost = (skipped > _MOST_SKIPPED).nonzero().flatten().tolist()
+    if lost:
+        count = int(skipped[lost[0]])
+        raise diverged(state, setup, f"{count} steps in a row overflowed", lost[0])
     return losses.mean().item(), int(correct.sum())
 
 

@@ -100,6 +100,18 @@ def out_of_memory_message(shape: tuple[int, ...], parts: int, device) -> str:
     )
 
 
+def was_stopped(error: BaseException, state, setup) -> bool:
+    """Tell whether training ended because the stop button was pressed.
+
+    It may have been pressed twice, or not in the main thread. And it also ends the
+    processes that read images, so that the next batch may never come. Several
+    processes do not stop: torchrun ends them.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return setup.world.size == 1
+    return setup.stop.pressed and not state.busy
+
+
 class StopButton:
     """Turns the stop button into a wish that the loop grants between two steps.
 

@@ -3,34 +3,36 @@
 `fit` prepares, then goes round in epochs: `train_epoch` takes the steps, `validate`
 scores the network on images it does not learn from, and a checkpoint keeps what was
 reached. `train_step` is the heart: forward, backward, step. What changes on the way is
-kept in a `State`, what stays the same in a `Setup`.
+kept in a `State`, what stays the same in a `Setup`; `preparing` makes both.
+
+Several processes meet in three places: before a step (`world.begin_step`), in the sums
+of a validation (`world.sum`) and at the end of an epoch (`world.end_epoch`). With one
+process these do nothing.
 """
 
-import copy
 import math
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .. import runtime
-from ..distributed import begin_step, in_parallel, world
-from ..syncnorm import synchronize_batch_norm
-from .checks import check_fit, check_shares, diverged, fetch_scores, make_room, restore
-from .errors import StopButton, is_out_of_memory
-from .losses import count_correct, make_loss, mixed_targets
-from .progress import Progress
+from .. import augment, runtime
+from ..data.adapting import as_data
+from .checks import diverged, fetch_scores, make_room
+from .depth import training_mode
+from .description import describe
+from .errors import is_out_of_memory, was_stopped
+from .losses import all_logits, count_correct, mixed_targets
+from .preparing import prepare
 from .recipe import Recipe
-from .resuming import open_folder, save, save_best
-from .run import COLUMNS, Run, peak_memory
+from .resuming import save, save_best
+from .run import Run, make_run
 from .schedule import learning_rate
-from .state import Setup, State
-
-# After so many steps in a row that overflowed float16, no step will ever succeed.
-_MOST_SKIPPED = 30
+from .state import Setup, Snapshot, State
 
 
 def fit(
@@ -43,6 +45,7 @@ def fit(
     resume: bool = True,
     seed: int = 0,
     device: torch.device | str | None = None,
+    loss: nn.Module | None = None,
     checkpoint_every: int | None = None,
     on_out_of_memory: str = "raise",
     progress: str = "auto",
@@ -55,8 +58,12 @@ def fit(
     same way, and all take the same steps.
 
     Args:
-        network: takes images (B, C, H, W) and returns logits (B, K).
-        data: what `load_data` returned.
+        network: takes images (B, C, H, W) and returns logits (B, K); in training mode
+            it may return a tuple, (logits, auxiliary logits, ...), whose losses are
+            weighted by the recipe's `aux_weight`.
+        data: what `load_data` returned; or a `Dataset` or `DataLoader` of
+            (image, label), of which a tenth becomes the validation split, or a pair
+            (training, validation) of these.
         recipe: a name (see `list_recipes`), the path of a YAML file, or a `Recipe`.
         epochs: another length for the recipe; its schedule is stretched to it.
         folder: keeps `last.pt` after each epoch, `best.pt` and `recipe.yml`; None
@@ -65,6 +72,8 @@ def fit(
             starts again and keeps what was there as `previous-last.pt` and so on.
         seed: of all that is drawn while training: order, augmentation, mixup, dropout.
         device: by default where the data is.
+        loss: a module of logits (B, K) and targets, (B,) or after mixup and CutMix
+            (B, K), that returns a mean over the images, instead of the recipe's.
         checkpoint_every: also write a checkpoint after every so many steps.
         on_out_of_memory: "raise", or "halve": halve the part of a batch that is worked
             on at a time, and add the gradients up.
@@ -76,110 +85,70 @@ def fit(
         OutOfMemory: a batch does not fit into memory.
         CheckpointError: the folder cannot be written to, or holds another run.
     """
-    recipe = Recipe.load(recipe)
-    if epochs is not None:
-        recipe = recipe.stretched(epochs)
-    if on_out_of_memory not in ("raise", "halve"):
-        raise ValueError(
-            f"on_out_of_memory is {on_out_of_memory!r}; it must be raise or halve."
-        )
-    if checkpoint_every is not None and checkpoint_every < 1:
-        raise ValueError(
-            f"checkpoint_every is {checkpoint_every}; it must be at least 1, or None."
-        )
-    processes = world()
-    progress = progress if processes.first else "off"
-    device = torch.device(device or data.device)
-    batch_size = min(recipe.batch_size or data.batch_size, len(data.train))
-    recipe = recipe.scaled_to(batch_size)
-    check_shares(processes, batch_size, on_out_of_memory == "halve")
-    precision = runtime.precision(recipe.precision, device)
-    channels_last = recipe.channels_last is True or (
-        recipe.channels_last == "auto"
-        and (device.type == "cpu" or precision.dtype != torch.float32)
-    )
-    train = copy.copy(processes.share(data.train))
-    train.seed = seed
-    setup = Setup(
-        recipe=recipe,
-        data=data,
-        train=train,
-        val=processes.share(data.val),
+    data = as_data(data)
+    state, setup = prepare(
+        network,
+        data,
+        recipe,
+        epochs=epochs,
+        folder=folder,
+        resume=resume,
         seed=seed,
         device=device,
-        batch_size=batch_size,
-        steps=data.train.num_batches(batch_size, training=True),
-        precision=precision,
-        channels_last=channels_last,
-        forward=network,
-        loss=make_loss(recipe),
-        halve=on_out_of_memory == "halve",
+        loss=loss,
         checkpoint_every=checkpoint_every,
-        folder=Path(folder) if folder is not None else None,
-        progress=Progress(
-            progress, f"{type(network).__name__} on {data.title}", recipe.epochs
-        ),
-        # several processes cannot stop between the same two steps: torchrun ends them
-        stop=StopButton(active=processes.size == 1),
-        world=processes,
+        on_out_of_memory=on_out_of_memory,
+        progress=progress,
     )
-    if recipe.sync_batchnorm and processes.size > 1:
-        network = synchronize_batch_norm(network, device)
-    network.to(device)
-    check_fit(network, setup)
-    if channels_last:
-        network.to(memory_format=torch.channels_last)
-    forward = torch.compile(network) if recipe.compile else network
-    setup.forward = in_parallel(forward, device)
-    runtime.seed_everything(seed)
-    state = State(network, recipe, setup.steps, device, precision.scaler)
-    if setup.folder is not None:
-        open_folder(state, setup, resume)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        torch.backends.cudnn.benchmark = True  # shapes stay the same: try kernels once
-    elif device.type == "cpu":
-        runtime.keep_freed_memory()
-
-    status = "finished"
-    try:
-        with setup.stop as stop:
-            while state.epoch < recipe.epochs:
-                train_epoch(state, setup)
-                if not stop.pressed:
-                    finish_epoch(state, setup)
-                if stop.pressed and state.epoch < recipe.epochs:
-                    status = "interrupted"
-                    save(state, setup)
-                    break
-    except KeyboardInterrupt:
-        # Pressed twice, or not in the main thread. In the middle of a step the weights
-        # are half old, half new: the checkpoint written before is the one to keep.
-        if processes.size > 1:
-            raise
-        status = "interrupted"
-        if not state.busy:
-            save(state, setup)
-    except RuntimeError:
-        # The stop button also ends processes that read images, so that the next batch
-        # may never come.
-        if state.busy or not setup.stop.pressed:
-            raise
-        status = "interrupted"
-        save(state, setup)
-    finally:
-        state.optimizer.zero_grad(set_to_none=True)
-        if channels_last:
-            network.to(memory_format=torch.contiguous_format)
-        network.eval()
-
-    if recipe.keep == "best" and state.best_weights is not None:
-        network.load_state_dict(state.best_weights)
+    with left_as_found(state):
+        status = train(state, setup)
+    if setup.recipe.keep == "best" and state.best_weights is not None:
+        state.network.load_state_dict(state.best_weights)
     elif state.average:
-        network.load_state_dict(state.average.network.state_dict())
+        state.network.load_state_dict(state.average.network.state_dict())
+    network.description = describe(network, data)  # for `predict`
     run = make_run(state, setup, status)
     setup.progress.finish(state.history, run)
     return run
+
+
+@contextmanager
+def left_as_found(state: State) -> Iterator[None]:
+    """Let cuDNN choose its kernels by trying, and undo this and more after training.
+
+    The network ends in evaluation mode and in the usual layout in memory.
+    """
+    tried = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True  # shapes stay the same: try kernels once
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = tried
+        state.optimizer.zero_grad(set_to_none=True)
+        state.network.to(memory_format=torch.contiguous_format)
+        state.network.eval()
+
+
+def train(state: State, setup: Setup) -> str:
+    """Go round in epochs to the end, or until stopped; return the run's status."""
+    try:
+        with setup.stop as stop:
+            while state.epoch < setup.recipe.epochs:
+                train_epoch(state, setup)
+                if not stop.pressed:
+                    finish_epoch(state, setup)
+                if stop.pressed and state.epoch < setup.recipe.epochs:
+                    save(state, setup)
+                    return "interrupted"
+        return "finished"
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not was_stopped(error, state, setup):
+            raise
+        # In the middle of a step the weights are half old, half new: the checkpoint
+        # written before is the one to keep.
+        if not state.busy:
+            save(state, setup)
+        return "interrupted"
 
 
 def train_epoch(state: State, setup: Setup) -> None:
@@ -188,20 +157,24 @@ def train_epoch(state: State, setup: Setup) -> None:
     Numbers stay on the device: fetching one waits until the device has caught up. They
     are looked at four times a second, and when the epoch ends.
     """
-    state.network.train()
+    training_mode(state.network)
     started = time.perf_counter() - state.seconds
     batches = setup.train.batches(
         setup.batch_size, epoch=state.epoch, start=state.step, device=setup.device
     )
     for x, y in state.wait_for(batches) if state.step < setup.steps else ():
         state.busy = True
-        setup.world.seed_step(setup.seed, state.epoch, state.step)
+        setup.world.begin_step(
+            setup.forward,
+            len(y.chunk(state.accumulate)),
+            *(setup.seed, state.epoch, state.step),
+        )
         lr = current_lr(state, setup)
         for group in state.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1)
         x, y = mix(x, y, state, setup)
         loss, correct = careful_step(state, setup, x, y)
-        state.scores[state.step] = torch.stack([loss, correct])
+        state.scores[state.step] = torch.stack([loss, correct, state.skipped])
         state.images += len(y) * setup.world.size
         state.step += 1
         state.seconds = time.perf_counter() - started
@@ -236,14 +209,17 @@ def train_step(
     parts = state.accumulate
     for part_x, part_y in zip(x.chunk(parts), y.chunk(parts), strict=True):
         with setup.autocast():
-            logits = setup.forward(setup.place(part_x))
+            logits, *auxiliary = all_logits(setup.forward(setup.place(part_x)))
         # The mean over the batch is the mean of the parts, each by its share.
         share = len(part_x) / len(x)
         loss = setup.loss(logits.float(), part_y) * share
+        total = total + loss.detach()
+        for more in auxiliary:  # classifiers on the way, as in GoogLeNet
+            more = setup.loss(more.float(), part_y) * share
+            loss = loss + setup.recipe.aux_weight * more
         # Small gradients vanish in float16; the scaler multiplies them out of the
         # danger and divides them again before the step.
         state.scaler.scale(loss).backward()
-        total = total + loss.detach()
         correct = correct + count_correct(logits, part_y)
     if setup.recipe.clip_norm:
         state.scaler.unscale_(state.optimizer)
@@ -257,13 +233,15 @@ def train_step(
 def careful_step(
     state: State, setup: Setup, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Take a step that may overflow float16 or run out of memory."""
+    """Take a step that may overflow float16 or run out of memory.
+
+    Nothing here waits for the device, float16 or not. (RMSProp does: PyTorch's asks
+    whether a gradient overflowed before it steps.)
+    """
     # A forward pass moves batch norm's statistics even if the step is then not taken.
     careful = setup.halve or setup.precision.scaler
-    buffers = list(state.network.buffers()) if careful else []
-    before = [b.clone() for b in buffers]
-    scale = state.scaler.get_scale()
-    begin_step(setup.forward, len(x.chunk(state.accumulate)))
+    before = Snapshot(state.network.buffers()) if careful else None
+    scale = state.scaler.scale(state.one)
     while True:
         try:
             result = train_step(state, setup, x, y)
@@ -273,17 +251,13 @@ def careful_step(
                 raise
         # Here, behind the except, the traceback is gone, and with it what it held.
         make_room(state, setup, x)
-        restore(buffers, before)
+        before.restore()
 
-    if state.scaler.get_scale() < scale:  # overflow: the scaler left the step out
-        restore(buffers, before)
-        state.skipped += 1
-        if state.skipped > _MOST_SKIPPED:
-            raise diverged(
-                state, setup, f"{state.skipped} steps in a row overflowed", state.step
-            )
-        return result
-    state.skipped = 0
+    if setup.precision.scaler:
+        # The scaler leaves a step out where a gradient overflowed, and goes down.
+        overflowed = state.scaler.scale(state.one) < scale
+        before.restore(where=overflowed)
+        state.skipped = (state.skipped + 1) * overflowed
     if state.average:
         state.average.update(state.network)
     return result
@@ -294,8 +268,6 @@ def mix(x: Tensor, y: Tensor, state: State, setup: Setup) -> tuple[Tensor, Tenso
     mixup, cutmix = setup.recipe.mixup, setup.recipe.cutmix
     if not (mixup or cutmix):
         return x, y
-    from .. import augment
-
     # Drawn from (seed, epoch, step), so that a resumed run draws the same.
     position = setup.world.own(state.epoch, state.step)
     seed = runtime.derive_seed(setup.seed, *position)
@@ -340,12 +312,13 @@ def validate(network: nn.Module, setup: Setup, batch_size: int) -> dict[str, flo
 def finish_epoch(state: State, setup: Setup) -> None:
     """Validate, write the history's row, keep a checkpoint."""
     started = time.perf_counter()
-    loss, correct = fetch_scores(state, setup, setup.world.of_all(state.scores))
+    scores, waited = setup.world.end_epoch(
+        state.scores, state.waited, state.network, state.average and state.scored
+    )
+    loss, correct = fetch_scores(state, setup, scores)
     # here the device has finished
     state.seconds += time.perf_counter() - started
     started = time.perf_counter()
-    setup.world.copy_buffers(state.network)
-    setup.world.copy_buffers(state.average and state.average.network)
     last_step = state.epoch * setup.steps + setup.steps - 1
     row = {
         "epoch": state.epoch + 1,
@@ -354,7 +327,7 @@ def finish_epoch(state: State, setup: Setup) -> None:
         "train_top1": correct / state.images,
         **validate(state.scored, setup, validation_batch_size(state, setup)),
         "images_per_second": state.images / state.seconds,
-        "waiting": setup.world.mean(state.waited / state.seconds),
+        "waiting": waited / state.seconds,
     }
     if not math.isfinite(row["val_loss"]):
         what = f"The validation loss is {row['val_loss']:g} after the last step"
@@ -370,25 +343,3 @@ def finish_epoch(state: State, setup: Setup) -> None:
 def validation_batch_size(state: State, setup: Setup) -> int:
     """Return as many images as a process holds at a time while it trains."""
     return max(1, setup.batch_size // (state.accumulate * setup.world.size))
-
-
-def make_run(state: State, setup: Setup, status: str) -> Run:
-    """Return what training leaves behind."""
-    rows = state.history
-    per_image = [1 / row["images_per_second"] for row in rows]  # seconds
-    return Run(
-        history=pd.DataFrame(rows, columns=COLUMNS),
-        best_epoch=state.best_epoch,
-        best_top1=state.best_top1 if state.best_epoch else math.nan,
-        epochs=state.epoch,
-        steps=state.epoch * setup.steps + state.step,
-        seconds=sum(r["seconds"] for r in rows) + state.seconds,
-        images_per_second=len(rows) / sum(per_image) if rows else 0.0,
-        peak_memory=peak_memory(setup.device),
-        recipe=setup.recipe,
-        seed=setup.seed,
-        device_name=setup.world.describe(runtime.device_name(setup.device)),
-        precision=str(setup.precision),
-        status=status,
-        folder=setup.folder,
-    )

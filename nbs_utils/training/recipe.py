@@ -102,17 +102,31 @@ class Recipe:
         epochs: passes over the training split.
         batch_size: images per step, of all processes together; None takes the
             data's own.
-        optimizer: "sgd" or "adamw"; `momentum` and `nesterov` belong to SGD,
-            `betas` to AdamW.
+        optimizer: "sgd", "adamw" or "rmsprop"; `momentum` belongs to SGD and RMSProp,
+            `nesterov` to SGD, `betas` to AdamW, and `alpha`, the decay of the mean
+            squared gradient, to RMSProp (papers call it decay and take 0.9).
+        eps: keeps AdamW and RMSProp from dividing by zero. As everywhere in PyTorch it
+            is added to the root: g / (sqrt(v) + eps). TensorFlow, in which many papers
+            with RMSProp were trained, adds it under the root, g / sqrt(v + eps), and
+            begins with v = 1 instead of 0, which makes the first steps smaller.
         weight_decay: for the weights of convolutions and linear layers; also for
-            biases and the scales of norms if `decay_norm_and_bias`.
-        schedule: "constant", "step", "multistep", "plateau", "cosine" or "onecycle",
-            with a linear warm-up over `warmup_epochs`.
+            biases and scales if `decay_norm_and_bias`. What a network names in
+            `no_weight_decay` never decays; see `schedule.parameter_groups`.
+        schedule: "constant", "step", "multistep", "plateau", "cosine", "linear" (to
+            zero) or "onecycle", with a linear warm-up over `warmup_epochs`.
         step_epochs, milestones, gamma, patience: "step" multiplies the learning rate
             by gamma every `step_epochs`, "multistep" at each milestone, "plateau"
             when validation top-1 has not risen for more than `patience` epochs.
         loss: "cross_entropy" (with `label_smoothing`), "focal" (with `focal_gamma`)
             or "smooth_l1" (on probabilities).
+        class_weights: "balanced" counts each image by N / (K n) in the loss, with n
+            images of its class among N of K classes, so that every class weighs the
+            same; "none" counts images alike.
+        layer_decay: the learning rate falls by this factor with each group of layers
+            from the output towards the input; 1 is off. For fine-tuning.
+        aux_weight: of the loss of each auxiliary classifier, for networks that return
+            a tuple in training mode: (logits, auxiliary logits, ...). GoogLeNet takes
+            0.3 (Szegedy et al., 2015). It is in the gradient, not in the history.
         mixup, cutmix: alpha of the Beta distribution that the share is drawn from;
             0 is off. With both on, each step takes one of the two.
         ema: decay of the moving average of the weights; 0 is off. With it on, the
@@ -137,7 +151,7 @@ class Recipe:
     source: str = _rule("", "text", _word)
     epochs: int = _whole_key(20)
     batch_size: int | None = _optional(_whole_key(None))
-    optimizer: str = _choice("sgd", "sgd", "adamw")
+    optimizer: str = _choice("sgd", "sgd", "adamw", "rmsprop")
     lr: float = _number_key(0.1, "a number above 0", lambda v: v > 0)
     momentum: float = _number_key(0.9, "a number in [0, 1)", lambda v: 0 <= v < 1)
     nesterov: bool = _choice(False, True, False)
@@ -147,10 +161,13 @@ class Recipe:
         _pair,
         lambda v: all(0 <= b < 1 for b in v),
     )
+    alpha: float = _number_key(0.99, "a number in [0, 1)", lambda v: 0 <= v < 1)
+    eps: float = _number_key(1e-8, "a number above 0", lambda v: v > 0)
     weight_decay: float = _number_key(0.0, "a number from 0", lambda v: v >= 0)
     decay_norm_and_bias: bool = _choice(False, True, False)
     schedule: str = _choice(
-        "onecycle", "constant", "step", "multistep", "plateau", "cosine", "onecycle"
+        "onecycle",
+        *("constant", "step", "multistep", "plateau", "cosine", "linear", "onecycle"),
     )
     warmup_epochs: float = _number_key(0, "a number from 0", lambda v: v >= 0)
     step_epochs: float = _number_key(30, "a number above 0", lambda v: v > 0)
@@ -167,6 +184,9 @@ class Recipe:
     loss: str = _choice("cross_entropy", "cross_entropy", "focal", "smooth_l1")
     label_smoothing: float = _number_key(0, "a number in [0, 1)", lambda v: 0 <= v < 1)
     focal_gamma: float = _number_key(2, "a number from 0", lambda v: v >= 0)
+    class_weights: str = _choice("none", "none", "balanced")
+    layer_decay: float = _number_key(1.0, "a number in (0, 1]", lambda v: 0 < v <= 1)
+    aux_weight: float = _number_key(0.3, "a number from 0", lambda v: v >= 0)
     mixup: float = _number_key(0, "a number from 0", lambda v: v >= 0)
     cutmix: float = _number_key(0, "a number from 0", lambda v: v >= 0)
     ema: float = _number_key(0, "a number in [0, 1)", lambda v: 0 <= v < 1)
@@ -223,6 +243,11 @@ class Recipe:
                 f"label_smoothing is {self.label_smoothing:g}; it must be 0 with loss "
                 f"{self.loss}: only cross_entropy smooths"
             )
+        elif self.class_weights != "none" and self.loss == "smooth_l1":
+            problem = (
+                f"class_weights is {self.class_weights}; it must be none with loss "
+                "smooth_l1: only cross_entropy and focal weigh classes"
+            )
         elif self.batch_size and self.accumulate > self.batch_size:
             problem = (
                 f"accumulate is {self.accumulate}; it must be at most "
@@ -236,7 +261,9 @@ class Recipe:
         """Read a recipe of the book by name, or any from a YAML file.
 
         Args:
-            name: one of `list_recipes()`, or the path of a .yml file.
+            name: one of `list_recipes()`, or the path of a .yml file. A file may begin
+                from another recipe: the line `base: short` takes all of its values,
+                stretched to the file's epochs, and the other lines change them.
 
         Raises:
             ValueError: there is none of this name (the message lists them), the file
@@ -259,7 +286,29 @@ class Recipe:
             raise ValueError(f"Recipe file {path} is no valid YAML: {error}") from error
         if not hasattr(values, "items"):
             raise ValueError(f"Recipe file {path} must hold lines such as 'lr: 0.1'.")
-        return cls(name=values.pop("name", path.stem)).replace(**values)
+        base, name = values.pop("base", None), values.pop("name", path.stem)
+        if base is None:
+            return cls(name=name).replace(**values)
+        return cls._based_on(base, path, epochs=values.get("epochs")).replace(
+            name=name, **values
+        )
+
+    @classmethod
+    def _based_on(cls, base: Any, path: Path, epochs: int | None) -> "Recipe":
+        """Read the recipe that a file changes, stretched to the file's epochs.
+
+        A name of the book comes before a file; a path counts from the file's folder.
+        """
+        if not isinstance(base, str):
+            raise ValueError(  # noqa: TRY004  (a file's value, as for its other keys)
+                f"Recipe file {path}: base is {base!r}; it must be the name of a "
+                "recipe or the path of a .yml file."
+            )
+        own = Path(base).suffix in (".yml", ".yaml")
+        if own and (path.parent / base).resolve() == path.resolve():
+            raise ValueError(f"Recipe file {path} is its own base; name another one.")
+        recipe = cls.load(path.parent / base if own else base)
+        return recipe if epochs is None else recipe.stretched(_whole(epochs))
 
     def replace(self, **changes: Any) -> "Recipe":
         """Return a copy with some values changed, as in `replace(lr=0.05)`.

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from . import checkpoints
 from .checks import fetch_scores
+from .description import KEY, check_classes, describe
+from .identity import recipe_identity
 from .recipe import Recipe
 from .shared_folder import check_folder
 from .state import Setup, State
@@ -22,7 +24,13 @@ def save(state: State, setup: Setup) -> None:
     path = setup.folder / checkpoints.LAST
     try:
         checkpoints.write_checkpoint(
-            {**state.state_dict(), "scores": scores, "identity": identity(setup)}, path
+            {
+                **state.state_dict(),
+                "scores": scores,
+                "identity": setup.identity,
+                KEY: describe(state.network, setup.data).as_dict(),
+            },
+            path,
         )
         setup.kept = path
     except checkpoints.CheckpointError as error:
@@ -40,29 +48,13 @@ def save_best(state: State, setup: Setup) -> None:
                 "network": state.best_weights,
                 "epoch": state.best_epoch,
                 "top1": state.best_top1,
-                "identity": identity(setup),
+                "identity": setup.identity,
+                KEY: describe(state.network, setup.data).as_dict(),
             },
             setup.folder / checkpoints.BEST,
         )
     except checkpoints.CheckpointError as error:
         setup.progress.say(f"{error} The best weights are still held in memory.")
-
-
-def identity(setup: Setup) -> dict:
-    """Return what must be the same for a run to go on."""
-    return {
-        **recipe_identity(setup.recipe),
-        "seed": setup.seed,
-        "data": setup.data.name,
-        "image size": setup.data.image_size,
-        "training images": len(setup.data.train),
-        "batch size": setup.batch_size,
-    }
-
-
-def recipe_identity(recipe: Recipe) -> dict:
-    values = recipe.as_dict().items()
-    return {f"recipe {k}": v for k, v in values if k not in ("name", "source")}
 
 
 def open_folder(state: State, setup: Setup, resume: bool) -> None:
@@ -78,15 +70,17 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
     saved = None
     if resume and last.is_file():
         saved = checkpoints.read_checkpoint(last, setup.device)
+        check_classes(saved, setup.data.classes, last)
         checkpoints.check_network(saved["network"], state.network, last)
         # a key that is newer than the checkpoint had its default value then
         before = {**recipe_identity(Recipe()), **saved.get("identity", {})}
-        checkpoints.check_identity(before, identity(setup), last)
+        checkpoints.check_identity(before, setup.identity, last)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if setup.world.first:
             put_away(folder, () if resume else (checkpoints.LAST, checkpoints.BEST))
             setup.recipe.save(folder / "recipe.yml")
+            describe(state.network, setup.data).save(folder)
     except OSError as error:
         raise checkpoints.CheckpointError(
             f"The folder {folder} cannot be written to ({error.strerror}). Nothing was "

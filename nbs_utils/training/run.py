@@ -1,5 +1,6 @@
 """What training leaves behind: the history, the best epoch, time and memory."""
 
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from ..runtime import device_name
 from .recipe import Recipe
+from .state import Setup, State
 
 COLUMNS = [
     "epoch",
@@ -29,8 +32,9 @@ class Run:
 
     Attributes:
         history: one row for each epoch. `lr` is that of the epoch's last step; the
-            losses are those that the recipe asks for (smoothed, where it smooths), so
-            that training and validation can be compared; top-1 and top-5 are
+            losses are those that the recipe asks for (smoothed, where it smooths),
+            without those of auxiliary classifiers, so that training and validation
+            can be compared; top-1 and top-5 are
             fractions in [0, 1]; `seconds` is the whole epoch, `images_per_second`
             its training part, and `waiting` the share of that part in which the next
             batch was not there yet (read, augmented, on its way to the device).
@@ -98,3 +102,25 @@ def peak_memory(device: torch.device) -> int:
         return 0
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes if sys.platform == "darwin" else 1024 * kilobytes
+
+
+def make_run(state: State, setup: Setup, status: str) -> Run:
+    """Return what training leaves behind."""
+    rows = state.history
+    per_image = [1 / row["images_per_second"] for row in rows]  # seconds
+    return Run(
+        history=pd.DataFrame(rows, columns=COLUMNS),
+        best_epoch=state.best_epoch,
+        best_top1=state.best_top1 if state.best_epoch else math.nan,
+        epochs=state.epoch,
+        steps=state.epoch * setup.steps + state.step,
+        seconds=sum(r["seconds"] for r in rows) + state.seconds,
+        images_per_second=len(rows) / sum(per_image) if rows else 0.0,
+        peak_memory=peak_memory(setup.device),
+        recipe=setup.recipe,
+        seed=setup.seed,
+        device_name=setup.world.describe(device_name(setup.device)),
+        precision=str(setup.precision),
+        status=status,
+        folder=setup.folder,
+    )

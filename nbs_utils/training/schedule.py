@@ -10,6 +10,7 @@ import math
 import torch
 from torch import nn
 
+from .depth import by_depth
 from .recipe import Recipe
 
 # torch.optim.lr_scheduler.OneCycleLR has the same proportions by default.
@@ -55,6 +56,8 @@ def learning_rate(
     epoch = step / steps_per_epoch
     if recipe.schedule == "cosine":
         return recipe.lr * _cosine(1, 0, (step - warmup) / (total - warmup))
+    if recipe.schedule == "linear":
+        return recipe.lr * (1 - (step - warmup) / (total - warmup))
     if recipe.schedule == "step":
         return recipe.lr * recipe.gamma ** math.floor(epoch / recipe.step_epochs)
     if recipe.schedule == "multistep":
@@ -98,21 +101,42 @@ class Plateau:
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict]:
     """Split the trainable parameters into those that decay and those that do not.
 
-    Biases and the scales and shifts of norms have one dimension (or none); shrinking
-    them does not make the function simpler, so by default they are left out.
+    Biases, the scales and shifts of norms and the scales of whole channels, as in
+    ConvNeXt's (C, 1, 1), vary along one dimension at most; shrinking them does not make
+    the function simpler, so by default they are left out. Left out in any case is what
+    a network, or a module in it, names in `no_weight_decay`: a set of the names of its
+    parameters, or a method that returns one, as in timm. Positions and class tokens
+    belong there.
+
+    Raises:
+        ValueError: no parameter is trained.
     """
-    trainable = [p for p in network.parameters() if p.requires_grad]
+    spared = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in network.named_modules()
+        for name in _spared_by(module)
+    }
+    trainable = {n: p for n, p in network.named_parameters() if p.requires_grad}
     if not trainable:
         raise ValueError(
             "The network has no parameter to train: all have requires_grad=False."
         )
-    decay = [p for p in trainable if p.ndim > 1 or recipe.decay_norm_and_bias]
-    rest = [p for p in trainable if p.ndim <= 1 and not recipe.decay_norm_and_bias]
+    decay, rest = [], []
+    for name, parameter in trainable.items():
+        scale = sum(length > 1 for length in parameter.shape) <= 1
+        kept = name in spared or (scale and not recipe.decay_norm_and_bias)
+        (rest if kept else decay).append(parameter)
     groups = [
         {"params": decay, "weight_decay": recipe.weight_decay},
         {"params": rest, "weight_decay": 0.0},
     ]
-    return [group for group in groups if group["params"]]
+    groups = [group for group in groups if group["params"]]
+    return by_depth(groups, network, recipe.layer_decay)
+
+
+def _spared_by(module: nn.Module) -> set[str]:
+    names = getattr(module, "no_weight_decay", ())
+    return set(names() if callable(names) else names)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -124,7 +148,18 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     groups = parameter_groups(network, recipe)
     fused = all(p.device.type in ("cpu", "cuda") for p in network.parameters())
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=fused)
+        return torch.optim.AdamW(
+            groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=fused
+        )
+    if recipe.optimizer == "rmsprop":  # there is no fused one
+        return torch.optim.RMSprop(
+            groups,
+            lr=recipe.lr,
+            alpha=recipe.alpha,
+            eps=recipe.eps,
+            momentum=recipe.momentum,
+            foreach=fused,
+        )
     return torch.optim.SGD(
         groups,
         lr=recipe.lr,

@@ -22,6 +22,8 @@ from .progress import Progress
 from .recipe import Recipe
 from .schedule import Plateau, make_optimizer
 
+MEMORY_FORMATS = {True: torch.channels_last, False: torch.contiguous_format}
+
 
 @dataclass
 class Setup:
@@ -35,6 +37,7 @@ class Setup:
         forward: the network, compiled if the recipe says so; with several processes,
             the network in `DistributedDataParallel`.
         halve: divide batches further when memory runs out.
+        identity: what must be the same for a checkpoint to belong to this run.
         kept: the last good checkpoint, if there is one.
         world: this process among those that train together.
     """
@@ -56,6 +59,7 @@ class Setup:
     folder: Path | None
     progress: Progress
     stop: StopButton
+    identity: dict[str, Any]
     kept: Path | None = None
     world: World = field(default_factory=World)
 
@@ -76,28 +80,79 @@ class Average:
 
     After each step, average = d * average + (1 - d) * weights. A young average would
     be dominated by the first, random weights; so d begins at 1/10 and grows as
-    (1 + t) / (10 + t) until it reaches `decay`.
+    (1 + t) / (10 + t) until it reaches `decay`. A step that overflowed float16 and
+    was left out counts like one that did not move the weights.
     """
 
     def __init__(self, network: nn.Module, decay: float):
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay, self.updates = decay, 0
+        self._weights = list(self.network.parameters()), list(network.parameters())
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Take in the weights, and batch norm's statistics, after a step."""
         d = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        pairs = zip(
-            self.network.state_dict().values(),
-            network.state_dict().values(),
-            strict=True,
-        )
-        for mine, now in pairs:
+        averaged, current = ([*pair] for pair in self._weights)
+        buffers = zip(self.network.buffers(), network.buffers(), strict=True)
+        for mine, now in buffers:  # modules may have put others in their place
             if mine.is_floating_point():
-                mine.lerp_(now, 1 - d)
+                averaged.append(mine)
+                current.append(now)
             else:
                 mine.copy_(now)  # counters, such as num_batches_tracked
+        torch._foreach_lerp_(averaged, current, 1 - d)  # all in a few kernels
+
+
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Begin SGD with a momentum of zero.
+
+    Where its very first step overflows and is left out, PyTorch's fused SGD would keep
+    memory that nobody has written to as the momentum of the second.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+class Snapshot:
+    """The values of some buffers at one moment, to go back to.
+
+    Args:
+        buffers: the tensors to watch; they may change in place.
+    """
+
+    def __init__(self, buffers: Iterable[Tensor]):
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in buffers:
+            kinds.setdefault(buffer.dtype, []).append(buffer)
+        # Side by side in one tensor of each type: a few kernels, however many buffers.
+        self._kept = [(same, flatten(same)) for same in kinds.values()]
+
+    @torch.no_grad()
+    def restore(self, where: Tensor | None = None) -> None:
+        """Give the buffers the values they had.
+
+        Args:
+            where: only if this is true. It stays on its device: nothing waits for it.
+        """
+        for buffers, before in self._kept:
+            values = before
+            if where is not None:
+                values = torch.where(where, before, flatten(buffers))
+            pieces = values.split([b.numel() for b in buffers])
+            torch._foreach_copy_(
+                buffers, [p.view(b.shape) for p, b in zip(pieces, buffers, strict=True)]
+            )
+
+
+def flatten(tensors: list[Tensor]) -> Tensor:
+    """Return the values of tensors of one type, one after another, as a copy."""
+    return torch.cat([t.detach().reshape(-1) for t in tensors])
 
 
 class State:
@@ -105,8 +160,10 @@ class State:
 
     Attributes:
         epoch, step: what comes next: epochs finished, and steps finished in this one.
-        scores: (steps, 2), loss and number of correct images of each step of this
-            epoch, on the device; they are fetched together.
+        scores: (steps, 3), loss, number of correct images, and how many steps in a
+            row had overflowed float16 by then, for each step of this epoch, on the
+            device; they are fetched together.
+        skipped: the last of these counts so far, on the device.
         images, seconds: trained in this epoch so far, by all processes together.
         waited: seconds of these in which the next batch was not there yet.
         accumulate: into how many parts a batch is divided.
@@ -124,16 +181,19 @@ class State:
     ):
         self.network = network
         self.optimizer = make_optimizer(network, recipe)
+        if scale:
+            start_momentum(self.optimizer)
         # where it is not enabled, the scaler hands everything through unchanged
         self.scaler = torch.amp.GradScaler(device.type, enabled=scale)
         self.plateau = Plateau(recipe)
         self.average = Average(network, recipe.ema) if recipe.ema else None
         self.epoch = self.step = self.images = 0
         self.seconds = self.waited = 0.0
-        self.scores = torch.zeros(steps, 2, device=device)
+        self.scores = torch.zeros(steps, 3, device=device)
         self.accumulate = recipe.accumulate
         self.busy = False  # in the middle of something that must not be cut in two
-        self.skipped = 0  # steps in a row that overflowed float16
+        self.skipped = torch.zeros((), device=device)
+        self.one = torch.ones((), device=device)  # to see the scale without waiting
         self.history: list[dict[str, float]] = []
         self.best_epoch, self.best_top1 = 0, -math.inf
         self.best_weights: dict[str, Tensor] | None = None
@@ -190,6 +250,7 @@ class State:
             "seconds": self.seconds,
             "waited": self.waited,
             "scores": self.scores,
+            "skipped": self.skipped,
             "accumulate": self.accumulate,
             "history": self.history,
             "best_epoch": self.best_epoch,
@@ -206,6 +267,7 @@ class State:
             self.average.network.load_state_dict(state["average"])
             self.average.updates = state["average_updates"]
         self.scores.copy_(state["scores"])
+        self.skipped.copy_(state["skipped"])
         for key in ("epoch", "step", "images", "seconds", "accumulate"):
             setattr(self, key, state[key])
         self.waited = state.get("waited", 0.0)

@@ -3,6 +3,7 @@
 from typing import TypeVar
 
 from torch import Tensor
+from torch.fx import Proxy
 
 T = TypeVar("T")
 
@@ -36,6 +37,8 @@ def require_side(images: Tensor, least: int) -> None:
     Raises:
         ValueError: H or W is smaller.
     """
+    if isinstance(images, Proxy):
+        return  # traced symbolically, where there are no sizes yet
     height, width = images.shape[-2:]
     if min(height, width) < least:
         raise ValueError(

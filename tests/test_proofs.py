@@ -1,0 +1,197 @@
+"""Proofs that cannot be fooled: every fault in a network is seen, no equal one refused.
+
+A chapter with a new network adds a row to `NETWORKS`: a small variant of it, at an
+image size that keeps this within seconds. `benchmarks/mutants.py` does the same for
+whole architectures, all kinds and places.
+"""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import nbs_utils as nbs
+from nbs_utils.parity.calibration import enliven, varied_images
+from nbs_utils.parity.mutants import Altered, changes_function, list_kinds, mutants_of
+from nbs_utils.zoo.alexnet import AlexNet
+from nbs_utils.zoo.vit import VisionTransformer
+
+
+def small_alexnet() -> AlexNet:
+    """AlexNet with few channels, at its own image size, where resizing shows."""
+    network = AlexNet((8, 16, 16, 16, 16), num_classes=10)
+    network.classifier.fc6 = nn.Linear(network.classifier.fc6.in_features, 32)
+    network.classifier.fc7 = nn.Linear(32, 32)
+    network.classifier.fc8 = nn.Linear(32, 10)
+    return network
+
+
+NETWORKS = {
+    "alexnet": (small_alexnet, 224),
+    "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
+    "vit": (
+        lambda: VisionTransformer(
+            num_classes=10,
+            image_size=32,
+            patch_size=8,
+            width=24,
+            depth=2,
+            heads=4,
+            mlp_width=48,
+        ),
+        32,
+    ),
+}
+
+
+def alive(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
+    build, side = NETWORKS[name]
+    torch.manual_seed(0)
+    network = build().eval()
+    network.image_size = side
+    enliven(network)
+    return network, (3, side, side)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_fault_that_changes_the_function_is_caught(name):
+    network, size = alive(name)
+    network.double()  # so that no comparison has to copy it
+    caught, survivors = 0, []
+    for mutant in mutants_of(network, varied_images(2, size).double()):
+        if not nbs.compare(mutant.network, network, input_size=size).agrees:
+            caught += 1
+        elif changes_function(network, mutant.network):
+            survivors.append(str(mutant))
+    assert not survivors
+    assert caught >= 15
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equal_networks_are_not_refused(name):
+    network, size = alive(name)
+    other = NETWORKS[name][0]()
+    assert nbs.transplant(network, other, size).complete
+    for equal in (other, other.to(memory_format=torch.channels_last)):
+        comparison = nbs.compare(equal, network, input_size=size)
+        assert comparison.agrees, comparison
+        assert comparison.relative < 1e-11
+
+
+# --- what makes a comparison blind
+
+
+def test_outputs_that_do_not_depend_on_the_image_prove_nothing():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5)
+    )
+    network(torch.zeros(1, 3, 8, 8))
+    nn.init.zeros_(network[3].weight)
+    wrong = copy.deepcopy(network)
+    wrong[1] = nn.Tanh()
+    comparison = nbs.compare(wrong, network, torch.randn(4, 3, 8, 8))
+    assert comparison.max_difference == 0
+    assert not comparison.agrees
+    assert "Nothing is proved" in repr(comparison)
+
+
+def test_a_reference_depends_on_its_image_and_a_fresh_network_hardly():
+    x = varied_images(2, (3, 224, 224))
+    spreads = []
+    for vary in (True, False):
+        with torch.no_grad():
+            y = nbs.reference_network("mobilenet_v3_small", vary=vary)(x)
+        spreads.append((y[0] - y[1]).abs().max().item())
+    assert spreads[0] > 0.1
+    assert spreads[1] < 1e-5
+
+
+def test_references_are_the_same_each_time_and_leave_the_global_seed_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one = nbs.reference_network("shufflenet_v2_x0_5")
+    assert torch.equal(torch.rand(1), expected)
+    two = nbs.reference_network("shufflenet_v2_x0_5")
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(one.state_dict().values(), two.state_dict().values())
+    )
+    other = nbs.reference_network("shufflenet_v2_x0_5", seed=1)
+    assert not torch.equal(one.fc.weight, other.fc.weight)
+
+
+def test_one_image_gets_a_second():
+    network, size = alive("vit")
+    comparison = nbs.compare(network, network, torch.randn(1, *size))
+    assert comparison.agrees
+
+
+def test_ceilings_show_at_an_odd_size_only():
+    torch.manual_seed(0)
+
+    def build(ceil_mode):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1),
+            nn.MaxPool2d(2, ceil_mode=ceil_mode),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 5),
+        )
+        return network.eval()
+
+    a, b = build(True), build(False)
+    even = nbs.compare(a, b, torch.randn(2, 3, 64, 64))
+    assert even.agrees
+    both = nbs.compare(a, b, input_size=(3, 64, 64))
+    assert not both.agrees
+    assert both.sizes == ["64 x 64 pixels", "61 x 61 pixels", "59 x 59 pixels"]
+
+
+def test_a_size_that_only_the_reference_takes_is_a_difference():
+    def build(pool):
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 4, 3, 1, 1), pool, nn.Flatten(), nn.Linear(4, 5)]
+        return nn.Sequential(*layers).eval()
+
+    any_size, fixed = build(nn.AdaptiveAvgPool2d(1)), build(nn.AvgPool2d(32))
+    comparison = nbs.compare(fixed, any_size, input_size=(3, 32, 32))
+    assert not comparison.agrees
+    assert "taken by the reference only" in repr(comparison)
+    comparison = nbs.compare(any_size, fixed, input_size=(3, 32, 32))
+    assert comparison.agrees
+    assert "no images but those of 32 x 32" in repr(comparison)
+
+
+def test_a_hidden_layer_that_differs_is_no_agreement():
+    class Hidden(nn.Module):
+        def __init__(self, wrong):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+            self.wrong = wrong
+
+        def forward(self, x):
+            hidden = self.b(x.tanh() if self.wrong else x)
+            return self.a(x) + 0 * hidden
+
+    comparison = nbs.compare(Hidden(True), Hidden(False), torch.randn(4, 6))
+    assert comparison.relative == 0
+    assert comparison.first_difference == "b"
+    assert not comparison.agrees
+
+
+def test_a_fault_is_made_where_it_says():
+    network = nn.Sequential(nn.ReLU(), nn.Linear(4, 4), nn.ReLU())
+    x = 10 * torch.randn(3, 4)
+    from nbs_utils.parity.faults import _activation
+
+    middle = F.relu(network[1](F.relu(x)))
+    torch.testing.assert_close(
+        Altered(network, _activation, 1)(x), F.relu6(middle.clone())
+    )
+    assert len(list_kinds()) >= 30
