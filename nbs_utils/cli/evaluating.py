@@ -161,8 +161,8 @@ def read_run(place: Path):
     """Return what a run's checkpoint holds, and what its folder was asked for."""
     from ..scoring.loading import read_saved
 
-    saved = read_saved(place)
-    return saved, read_request(saved.file.parent)
+    request = read_request(place if place.is_dir() else place.parent)
+    return read_saved(place), request
 
 
 def split_for(

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from . import commands
 from .commands import (
     CARD,
     FINAL,
@@ -12,7 +13,6 @@ from .commands import (
     UserError,
     folder_name,
     positive,
-    prepare,
     read_pairs,
     require_same_request,
 )
@@ -168,7 +168,7 @@ def train(options: argparse.Namespace) -> int:
         raise UserError(f"--folds is {options.folds}; it must be at least 2.")
     use_device(options.device)
     request = make_request(options)
-    data, network, note = prepare(request)
+    data, network, note = commands.prepare(request)
     recipe, why = choose_recipe(options, data)
     folder = options.folder or Path("runs") / folder_name(options)
     say(f"{options.model} on {data}", f"Folder: {folder}", note, why)

@@ -53,7 +53,7 @@ def experiment(
     Runs follow one another, each with all of the machine. With `parallel=True` on a
     CPU they work side by side, each with its share of the cores in a process of its
     own, and the table says that their timings are spoiled. On two cores that was 1.1 to
-    1.35 times as fast (`benchmarks/side_by_side.py`), too little to be the default; it
+    1.3 times as fast (`benchmarks/side_by_side.py`), too little to be the default; it
     was not measured on more. The numbers are those of one after another with equally
     many threads (`torch.set_num_threads`), to the last digit; sums with other numbers
     of threads differ in it. In a quick run there are at most two seeds and one epoch.

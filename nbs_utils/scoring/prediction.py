@@ -48,7 +48,7 @@ def predict(
         ValueError: see `evaluate`; or the network does not know its classes, or none
             of the files can be read.
     """
-    if not hasattr(split, "batches"):
+    if not (hasattr(split, "labels") or hasattr(split, "val")):  # no split, no data set
         from .photo_predictions import predict_photographs
 
         return predict_photographs(
@@ -139,9 +139,9 @@ class Runner:
         """Return the output that belongs to each label; mostly the label itself."""
         if logits.shape[1] == len(self.split.classes):
             return y
-        return self._columns(logits.shape[1])[y]
+        return self.columns_for(logits.shape[1])[y]
 
-    def _columns(self, outputs: int) -> Tensor:
+    def columns_for(self, outputs: int) -> Tensor:
         """Return which of a larger number of outputs belong to the classes."""
         if self.columns is None:
             found = getattr(self.split, "columns", None)

@@ -58,7 +58,9 @@ def ask(network: nn.Module, split) -> list[Answer]:
     logits, labels = [], []
     with run:
         for scores, y in run:
-            columns = run._columns(scores.shape[1]) if _subset(split, scores) else None
+            columns = (
+                run.columns_for(scores.shape[1]) if _subset(split, scores) else None
+            )
             logits.append(scores if columns is None else scores[:, columns])
             labels.append(y)
     probabilities = torch.cat(logits).softmax(1).cpu()

@@ -76,7 +76,9 @@ def prepare(
         or recipe.channels_last == "auto"
         and (device.type == "cpu" or precision.dtype != torch.float32),
         forward=network,
-        loss=(loss or make_loss(recipe, data.train.labels, data.num_classes)).to(device),
+        loss=(loss or make_loss(recipe, data.train.labels, data.num_classes)).to(
+            device
+        ),
         halve=on_out_of_memory == "halve",
         checkpoint_every=checkpoint_every,
         folder=Path(folder) if folder is not None else None,
