@@ -81,7 +81,7 @@ $(VENV)/.book-ready: $(VENV)/.python requirements/book.txt $(CONSTRAINTS)
 	@$(PIP) -r requirements/book.txt $(PIN)
 	@touch $@
 
-$(VENV)/.test-ready: $(VENV)/.book-ready pyproject.toml requirements/test.txt requirements/reference.txt requirements/peers.txt
+$(VENV)/.test-ready: $(VENV)/.book-ready pyproject.toml requirements/test.txt requirements/reference.txt requirements/onnx.txt requirements/peers.txt
 	@echo "Setting up the package and its tests in $(VENV) (torch is large, this takes minutes) ..."
 	@$(PIP) -e '.[book,test]' $(PIN)
 	@# The one place where d2l comes in; its own pins must not reach us.

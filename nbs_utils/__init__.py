@@ -24,6 +24,7 @@ _HOME = {
     "Recipe": "training",
     "list_recipes": "training",
     "fit": "training",
+    "load": "scoring",
     "evaluate": "scoring",
     "predict": "scoring",
     "experiment": "experiments",

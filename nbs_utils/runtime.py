@@ -60,17 +60,27 @@ def device() -> torch.device:
     """Return the device to compute on: NBS_DEVICE if set, else CUDA, MPS, CPU.
 
     Raises:
-        ValueError: NBS_DEVICE names a device that PyTorch does not know.
+        ValueError: NBS_DEVICE names a device that PyTorch does not know, or that this
+            machine does not have.
     """
     wanted = os.environ.get("NBS_DEVICE")
     if wanted:
         try:
-            return torch.device(wanted)
+            chosen = torch.device(wanted)
         except RuntimeError as error:
             raise ValueError(
                 f"NBS_DEVICE is '{wanted}', which is no device of PyTorch. "
                 "Use cpu, cuda, cuda:1 or mps, or unset it."
             ) from error
+        missing = (
+            chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()
+        ) or (chosen.type == "mps" and not torch.backends.mps.is_available())
+        if missing:
+            raise ValueError(
+                f"NBS_DEVICE is '{wanted}', and this machine has no such device (or "
+                "this PyTorch is built without it). Use cpu, or unset it."
+            )
+        return chosen
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

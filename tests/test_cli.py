@@ -240,16 +240,16 @@ BAD = {
     "argument": ((*TRAIN, "--model-set", "width=3"), "no argument 'width'"),
     "batch size": ((*TRAIN, "--batch-size", "-1"), "--batch-size is -1"),
     "no batch": ((*TRAIN, "--batch-size", "0"), "--batch-size is 0"),
-    "image size": ((*TRAIN, "--image-size", "0"), "image_size is 0"),
+    "image size": ((*TRAIN, "--image-size", "0"), "--image-size is 0"),
     "summary size": (("summary", "small", "--image-size", "0"), "--image-size is 0"),
     "wrong size": (("summary", "fixed", "--image-size", "32"), "try --image-size 64"),
     "wrong data": ((*TRAIN, "--model", "fixed"), "cannot take images of 32 x 32 px"),
     "classes": (("summary", "small", "--num-classes", "0"), "num_classes is 0"),
     "list": (("list", "smal"), "Did you mean small"),
-    "checkpoint": (("evaluate", "--checkpoint", "."), "does not say which model"),
+    "checkpoint": (("evaluate", "--checkpoint", "."), "There is no checkpoint in ."),
     "no checkpoint": (
         ("evaluate", "--checkpoint", "runs/nowhere"),
-        "There is nothing at runs/nowhere; give the folder of a run of `nbs train`",
+        "There is nothing at runs/nowhere; give the folder of a run (nbs train said",
     ),
     "empty folder": (
         (*("evaluate", "--checkpoint", "."), "--model", "small", "--data", "digits"),
@@ -324,7 +324,7 @@ def test_a_foreign_run_executes_nothing(nbs, place, asked, shards):
     """Its request is replayed, but shards out of a shell only if they are typed."""
     folder = place / "foreign"
     folder.mkdir()
-    (folder / "final.pt").write_bytes(b"")
+    torch.save({"network": {}}, folder / "final.pt")
     request = {"model": "small", "data": f"webdataset:{shards}"}
     (folder / "request.json").write_text(json.dumps(request))
     status, out, err = nbs("evaluate", "--checkpoint", "foreign")
@@ -340,7 +340,7 @@ def test_a_run_on_shards_of_this_machine_is_replayed(nbs, place, asked):
     (place / "request.json").write_text(
         json.dumps({"model": "small", "data": "webdataset:a-{0..2}.tar | b.tgz"})
     )
-    (place / "final.pt").write_bytes(b"")
+    torch.save({"network": {}}, place / "final.pt")
     nbs("evaluate", "--checkpoint", ".")
     assert asked == ["a-{0..2}.tar | b.tgz"]
 

@@ -40,7 +40,7 @@ def test_the_extras_are_the_files_in_requirements(metadata):
     for extra in EXTRAS:
         files = [ROOT / "requirements" / f"{extra}.txt"]
         if extra == "test":
-            files.append(ROOT / "requirements" / "reference.txt")
+            files += [ROOT / "requirements" / f"{x}.txt" for x in ("reference", "onnx")]
         listed = {str(one) for file in files for one in read_requirements(file)}
         asked = {
             str(one).partition(";")[0].strip() for one in required(metadata, (extra,))

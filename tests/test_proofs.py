@@ -188,7 +188,7 @@ def test_a_hidden_layer_that_differs_is_no_agreement():
 def test_a_fault_is_made_where_it_says():
     network = nn.Sequential(nn.ReLU(), nn.Linear(4, 4), nn.ReLU())
     x = 10 * torch.randn(3, 4)
-    from nbs_utils.parity.mutants import _activation
+    from nbs_utils.parity.faults import _activation
 
     middle = F.relu(network[1](F.relu(x)))
     torch.testing.assert_close(

@@ -251,7 +251,7 @@ def test_the_shell_prints_the_published_figures_beside(imagenet, weights, capsys
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ((), "Give one of --checkpoint"),
+        ((), "Give one of RUN or --checkpoint"),
         (("--all", "--checkpoint", "x"), "2 were given"),
         (("--weights", "IMAGENET1K_V1", "--data", "x"), "needs --model"),
         (("--all",), "--all needs --data"),

@@ -16,7 +16,8 @@ PACKAGE = Path(nbs.__file__).parent
 FLOORS = [
     {"runtime", "tables"},
     {"zoo"},
-    {"augment", "counting", "distributed", "syncnorm"},
+    {"augment", "counting", "distributed"},
+    {"syncnorm"},
     {"data"},
     {"parity", "figures"},
     {"training"},

@@ -19,7 +19,9 @@ from nbs_utils.zoo.vit import (
     attention_maps,
 )
 
-SMALL = dict(image_size=64, patch_size=16, width=48, depth=3, heads=4, mlp_width=96)
+SMALL = dict(
+    image_size=64, patch_size=16, embed_dim=48, depth=3, num_heads=4, mlp_dim=96
+)
 
 
 def small(**changes) -> VisionTransformer:
@@ -176,7 +178,7 @@ def test_attention_is_that_of_pytorch():
 
 
 def test_heads_are_slices_of_the_width():
-    layer = MultiHeadSelfAttention(width=12, heads=3)
+    layer = MultiHeadSelfAttention(embed_dim=12, num_heads=3)
     x = torch.randn(2, 5, 12)
     y, weights = layer(x, return_weights=True)
     q, k, v = layer.qkv(x).split(12, dim=-1)
@@ -189,8 +191,32 @@ def test_heads_are_slices_of_the_width():
     torch.testing.assert_close(y, layer.proj(torch.cat(heads, dim=-1)))
 
 
+def test_fused_attention_gives_the_outputs_of_the_explicit_products():
+    torch.manual_seed(0)
+    layer = MultiHeadSelfAttention(embed_dim=12, num_heads=3).double()
+    x = torch.randn(2, 5, 12).double()
+    torch.testing.assert_close(layer(x), layer(x, return_weights=True)[0])
+
+
+def test_encoder_ends_in_a_normalization_and_keeps_the_order_of_its_parts():
+    network = small(depth=2)
+    x = torch.randn(2, 5, 48)
+    by_hand = network.encoder.blocks[1](network.encoder.blocks[0](x))
+    torch.testing.assert_close(network.encoder(x), network.encoder.norm(by_hand))
+
+
+def test_permuted_patches_with_permuted_positions_give_the_same_logits():
+    x = torch.randn(2, 3, 64, 64).double()
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    network, moved = small().double(), small().double()
+    grid = network.tokens.positions.pos_embed.detach()[:, 1:]
+    moved.tokens.positions.pos_embed.data[:, 1:] = grid[:, order]
+    torch.testing.assert_close(network(x), moved(shuffle_patches(x, order)))
+    assert (network(x) - network(shuffle_patches(x, order))).abs().max() > 1e-3
+
+
 def test_patches_are_those_of_a_convolution():
-    embedding = PatchEmbedding(patch_size=4, width=10)
+    embedding = PatchEmbedding(patch_size=4, embed_dim=10)
     x = torch.randn(2, 3, 12, 8)  # not square: rows and columns must not be exchanged
     filters = embedding.proj.weight.view(10, 3, 4, 4)
     maps = F.conv2d(x, filters, embedding.proj.bias, stride=4)
@@ -198,7 +224,7 @@ def test_patches_are_those_of_a_convolution():
 
 
 def test_patch_order_is_row_by_row():
-    embedding = PatchEmbedding(patch_size=2, width=12)
+    embedding = PatchEmbedding(patch_size=2, embed_dim=12)
     nn.init.eye_(embedding.proj.weight)
     x = torch.arange(3 * 4 * 4.0).view(1, 3, 4, 4)
     second = embedding(x)[0, 1]  # the patch right of the first one
@@ -216,12 +242,12 @@ def test_without_positions_the_order_of_patches_does_not_matter():
     blind = small(positions=False)
     torch.testing.assert_close(blind(x), blind(shuffled), atol=1e-5, rtol=0)
     network = small()
-    nn.init.normal_(network.tokens.positions.places)
+    nn.init.normal_(network.tokens.positions.pos_embed)
     assert (network(x) - network(shuffled)).abs().max() > 1e-3
 
 
 def test_block_moves_information_between_tokens_only_by_attention():
-    block = EncoderBlock(width=16, heads=2, mlp_width=32).eval()
+    block = EncoderBlock(embed_dim=16, num_heads=2, mlp_dim=32).eval()
     x = torch.randn(1, 6, 16)
     changed = x.clone()
     changed[:, 3] += torch.randn(16)  # not a constant: layer norm would remove that
@@ -240,7 +266,7 @@ def test_first_loss_is_that_of_guessing():
 
 def test_start_gives_scores_of_variance_one():
     torch.manual_seed(0)
-    layer = MultiHeadSelfAttention(width=256, heads=4)
+    layer = MultiHeadSelfAttention(embed_dim=256, num_heads=4)
     q, k, _ = layer.qkv(torch.randn(4, 100, 256)).view(4, 100, 3, 4, 64).unbind(2)
     scores = torch.einsum("bnhd,bmhd->bhnm", q, k) / 8
     assert scores.var().item() == pytest.approx(1, abs=0.1)

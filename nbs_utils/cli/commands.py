@@ -7,7 +7,6 @@ a run, the run becomes scores and a card, all of it in one folder.
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 # Beside the checkpoints of `fit`: what was asked for, and what came out.
@@ -86,69 +85,7 @@ def takes(network, channels: int, size: int) -> bool:
     return True
 
 
-# ---- Training and evaluation
-
-
-def train(options: argparse.Namespace) -> int:
-    from ..distributed import restarts, world
-    from ..results import make_record, write_json
-    from ..scoring.evaluation import evaluate
-    from ..training.loop import fit
-    from ..training.recipe import Recipe
-
-    recipe = Recipe.load(options.recipe)
-    changes = read_pairs(options.set, "--set")
-    if "epochs" in changes:  # warm-up, milestones and patience keep their share
-        recipe = recipe.stretched(positive("epochs", changes.pop("epochs")))
-    recipe = recipe.replace(**changes)
-    request = {
-        "model": options.model,
-        "arguments": read_pairs(options.model_set, "--model-set"),
-        "data": options.data,
-        "image_size": options.image_size,
-        "batch_size": options.batch_size,
-        "limit": options.limit,
-        "augment": options.augment,
-        "seed": options.seed,
-    }
-    data, network, note = prepare(request)
-    folder = options.folder or Path("runs") / folder_name(options)
-    print(f"{options.model} on {data}", f"Folder: {folder}", sep="\n", file=sys.stderr)
-    if note:
-        print(note, file=sys.stderr)
-    fresh = options.fresh and not restarts()  # what torchrun restarts goes on
-    if not fresh:
-        require_same_request(folder, request)
-    me = world()  # among the processes that torchrun started, if it did
-    me.wait()  # all have read what the folder holds
-    if me.first:
-        write_json(request, folder / REQUEST)
-    run = fit(
-        network,
-        data,
-        recipe,
-        folder=folder,
-        resume=not fresh,
-        seed=options.seed,
-        checkpoint_every=options.checkpoint_every,
-        on_out_of_memory=options.on_out_of_memory,
-    )
-    if run.status == "interrupted":
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
-        return 130
-    from ..training.checkpoints import write_checkpoint
-
-    if me.first:
-        write_checkpoint({"network": network.state_dict()}, folder / FINAL)
-    scores = evaluate(network, data.test)
-    if not me.first:
-        return 0
-    record = make_record(
-        options.model, run=run, scores=scores, network=network, data=data
-    )
-    write_json(record, folder / CARD)
-    print(f"Test: {scores}", f"Card: {folder / CARD}", sep="\n")
-    return 0
+# ---- What training and evaluation begin with
 
 
 def prepare(request: dict):
@@ -162,7 +99,12 @@ def prepare(request: dict):
     from ..zoo import create_model, model_entry
 
     entry = model_entry(request["model"])
-    batch_size = request.get("batch_size")
+    batch_size, channels = request.get("batch_size"), request.get("channels")
+    if channels == 1 and "in_channels" not in entry.arguments:
+        raise UserError(
+            f"--channels is 1, and {request['model']} takes color images only; leave "
+            "the option out and gray images become color images."
+        )
     given = dict(request.get("arguments", {}))
     batch_size = positive("--batch-size", 128 if batch_size is None else batch_size)
     with world().in_turn():  # the first process downloads and decodes for the others
@@ -174,9 +116,13 @@ def prepare(request: dict):
             augment=request.get("augment", "auto"),  # runs before there was a choice
             seed=request.get("seed", 0),
             # Gray images become color images where a network takes nothing else.
-            channels=None if "in_channels" in entry.arguments else 3,
+            channels=channels if "in_channels" in entry.arguments else 3,
+            val_size=request.get("val_size"),
+            on_bad_image=request.get("on_bad_image", "raise"),
         )
     note, fitting = "", entry.for_images(data.image_size)
+    if request.get("weights") is not None and "stem" in fitting:
+        given.setdefault("stem", entry.arguments["stem"])  # the one of the weights
     if "stem" in fitting and "stem" not in given:
         note = (
             f"{request['model']} gets its stem for small images "
@@ -185,16 +131,38 @@ def prepare(request: dict):
     seed_everything(request.get("seed", 0))  # of the first weights
     network = create_model(request["model"], data=data, **given)
     require_size(network, request["model"], data.channels, data.image_size)
+    if request.get("weights") is not None:
+        from ..scoring.starting import start_from
+
+        data, began = start_from(network, request["weights"], data)
+        note = f"{note}\n{began}".strip()
+    if request.get("freeze"):
+        from ..training.depth import freeze
+
+        frozen = freeze(network, *request["freeze"])
+        note = (
+            f"{note}\n{len(frozen)} tensors are frozen, batch norms included.".strip()
+        )
     return data, network, note
 
 
 def folder_name(options: argparse.Namespace) -> str:
     """Return a name for the run in which everything that makes it differ stands."""
     data = options.data
-    if data.startswith("imagefolder:"):
-        data = Path(data.partition(":")[2]).resolve().name
-    parts = [options.model, data, Path(options.recipe).stem]
+    kind, colon, path = data.partition(":")
+    if kind == "imagefolder" or Path(data).is_dir():
+        data = Path(path if colon else data).expanduser().resolve().name
+    recipe = options.recipe or ("fine-tune" if options.weights else "short")
+    parts = [options.model, data, Path(recipe).stem]
     parts += options.model_set + options.set
+    if options.epochs is not None:
+        parts.append(f"epochs={options.epochs}")
+    for key in ("weights", "channels", "val_size"):
+        if getattr(options, key) is not None:
+            parts.append(f"{key.replace('_', '-')}={getattr(options, key)}")
+    parts += [f"freeze={pattern}" for pattern in options.freeze]
+    if options.on_bad_image != "raise":
+        parts.append(f"bad={options.on_bad_image}")
     if options.image_size:
         parts.append(f"{options.image_size}px")
     if options.batch_size:
@@ -216,9 +184,7 @@ def read_request(folder: Path) -> dict:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
-        raise UserError(
-            f"{path} is damaged; delete it and name --model and --data."
-        ) from None
+        raise UserError(f"{path} is damaged; move it away and name --data.") from None
 
 
 def require_same_request(folder: Path, request: dict) -> None:

@@ -1,16 +1,22 @@
 """`nbs evaluate`: a trained run, published weights, or the table of all of them."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
-from .commands import FINAL, UserError, prepare, read_pairs, read_request
+from .commands import UserError, prepare, read_pairs, read_request
+from .own_weights import evaluate_own, outputs_of
+from .training import use_device
 
 
 def add_arguments(parser: argparse.ArgumentParser, add_model_set) -> None:
     """Add what `nbs evaluate` understands to its parser."""
     parser.add_argument(
-        "--checkpoint", type=Path, help="the folder of a run, or a file"
+        "run_folder", nargs="?", type=Path, metavar="RUN", help="the folder of a run"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="the run in another way, or one of its files"
     )
     parser.add_argument("--model", help="by default the run's own")
     parser.add_argument(
@@ -37,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser, add_model_set) -> None:
         "--precision",
         help="float32 (of published weights), auto (of a run), bfloat16 or float16",
     )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps")
     parser.add_argument(
         "--upright", action="store_true", help="apply the EXIF orientation"
     )
@@ -54,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser, add_model_set) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do what was asked for."""
+    if options.run_folder is not None:
+        if options.checkpoint is not None:
+            raise UserError("RUN and --checkpoint name the same thing; give one.")
+        options.checkpoint = options.run_folder
+    use_device(options.device)
     for key in ("batch_size", "limit", "image_size"):
         value = getattr(options, key)
         if value is not None and value < 1:
@@ -66,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     ]
     if len(given) != 1:
         raise UserError(
-            "Give one of --checkpoint (a run of nbs train), --weights (published, with "
+            "Give one of RUN or --checkpoint (a run), --weights (published, with "
             f"--model and --data) and --all (the table); {len(given)} were given."
         )
     if options.all:
@@ -75,19 +87,46 @@ def run(options: argparse.Namespace) -> int:
 
 
 def trained_run(options: argparse.Namespace) -> int:
+    """Score the network of a run on its own test split, or on other photographs."""
     from ..scoring.evaluation import evaluate
-    from ..training.checkpoints import CheckpointError, load_weights
+    from ..scoring.loading import give
 
-    place = options.checkpoint
-    if not place.exists():
-        raise CheckpointError(
-            f"There is nothing at {place}; give the folder of a run of `nbs train` "
-            "(it said which), or a file of weights."
+    if options.upright:
+        raise UserError(
+            "--upright is for published weights, whose figures were measured without. "
+            "Photographs of one's own are turned upright in training and evaluation."
         )
-    folder = place if place.is_dir() else place.parent
-    request = read_request(folder)
+    saved, request = read_run(options.checkpoint)
+    if options.model or options.model_set or saved.description is None:
+        return another_network(options, saved, request)
+    network = give(saved)
+    size = options.image_size
+    split, note = split_for(
+        saved, request, options.data, options.split, options.limit, size
+    )
+    name = saved.description.model or saved.description.network_class
+    print(f"{name} from {saved.file} on {split}", file=sys.stderr)
+    scores = evaluate(
+        network,
+        split,
+        protocol=options.protocol,
+        batch_size=options.batch_size,
+        precision=options.precision or "auto",
+    )
+    print(scores)
+    if note:
+        print(note)
+    return 0
+
+
+def another_network(options: argparse.Namespace, saved, request: dict) -> int:
+    """Score weights that do not say what they are, or in a network that is named."""
+    from ..scoring.evaluation import evaluate
+    from ..scoring.labels import as_network_sees
+    from ..training.checkpoints import load_weights
+
     if options.data is None:
-        require_harmless(request, folder)
+        require_harmless(request, saved.file.parent)
     for key in ("model", "data", "image_size", "limit"):
         if getattr(options, key) is not None:
             request[key] = getattr(options, key)
@@ -96,22 +135,17 @@ def trained_run(options: argparse.Namespace) -> int:
     for key in ("model", "data"):
         if key not in request:
             raise UserError(
-                f"{folder} does not say which {key} it was trained with; add --{key}."
+                f"{saved.file} does not say which {key} it was trained with; add "
+                f"--{key}."
             )
-    file = place
-    if place.is_dir():
-        # What the network held when training ended, or else the best so far.
-        files = [place / name for name in (FINAL, "best.pt", "last.pt")]
-        file = next((f for f in files if f.exists()), None)
-        if file is None:
-            raise CheckpointError(
-                f"There is no checkpoint in {place}; give the folder of a run of `nbs "
-                "train`, or a file."
-            )
+    for key in ("weights", "freeze"):
+        request.pop(key, None)
     data, network, _ = prepare(request)
-    load_weights(network, file)
+    load_weights(network, saved.file)
     split = getattr(data, options.split)
-    print(f"{request['model']} from {file} on {split}", file=sys.stderr)
+    if saved.description is not None:
+        split = as_network_sees(split, saved.description)
+    print(f"{request['model']} from {saved.file} on {split}", file=sys.stderr)
     scores = evaluate(
         network,
         split,
@@ -121,6 +155,113 @@ def trained_run(options: argparse.Namespace) -> int:
     )
     print(scores)
     return 0
+
+
+def read_run(place: Path):
+    """Return what a run's checkpoint holds, and what its folder was asked for."""
+    from ..scoring.loading import read_saved
+
+    request = read_request(place if place.is_dir() else place.parent)
+    return read_saved(place), request
+
+
+def split_for(
+    saved,
+    request: dict,
+    data: str | None,
+    word: str,
+    limit: int | None = None,
+    image_size: int | None = None,
+):
+    """Return what a run is scored on, as its network sees it, and a note about it.
+
+    Its own data is split as it was for training. Of another folder of photographs all
+    are taken, unless it has splits of its own.
+
+    Args:
+        saved: the run's checkpoint.
+        request: of `nbs train`; empty for a run of Python.
+        data: what a person named instead of the run's own, or None.
+        word: "val" or "test".
+        limit: at most so many images.
+        image_size: another size than that of training, in pixels.
+    """
+    from ..scoring.labels import as_network_sees, note_on_classes
+
+    description = saved.description
+    if image_size is not None:
+        ratio = image_size / description.image_size
+        description = dataclasses.replace(
+            description,
+            image_size=image_size,
+            stored=round(description.stored * ratio),
+        )
+    own = request.get("data") or description.data
+    if data is None:
+        require_harmless({"data": own}, saved.file.parent)
+    folder = own_folder(data) if data is not None else None
+    if folder is not None and not same_folder(folder, own_folder(own)):
+        split = other_photographs(folder, description, word, limit)
+    else:
+        split = own_split(data or own, request, description, word, limit)
+    split = as_network_sees(split, description)
+    return split, note_on_classes(split, description)
+
+
+def own_split(name: str, request: dict, description, word: str, limit: int | None):
+    """Load a split of data by name, in the size and channels of a trained network."""
+    from ..data import load_data
+
+    folder = own_folder(name)
+    if folder is not None and not folder.is_dir():
+        raise UserError(
+            f"The photographs that the run was trained on are not in {folder} any more. "
+            "Name others with --data imagefolder:PATH."
+        )
+    data = load_data(
+        name,
+        image_size=description.image_size,
+        channels=description.channels,
+        limit=limit or request.get("limit"),
+        seed=request.get("seed", 0),
+        val_size=request.get("val_size"),
+        on_bad_image=request.get("on_bad_image", "raise"),
+    )
+    return getattr(data, word)
+
+
+def other_photographs(folder: Path, description, word: str, limit: int | None):
+    """Open the photographs of a folder of class folders, all or one split of them."""
+    import torch
+
+    from ..data.folders import read_folder
+    from ..data.parts import stratified
+    from ..scoring.files import PhotoFiles
+
+    source = read_folder(folder, folder.resolve().name)
+    splits = any((folder / name).is_dir() for name in ("train", "training"))
+    if splits:
+        part = source.val_part if word == "val" else source.test
+        paths, labels = part.paths, part.labels
+    else:
+        paths = source.train.paths + source.test.paths
+        labels = torch.cat([source.train.labels, source.test.labels])
+    if limit is not None and limit < len(paths):
+        where = stratified(labels, limit, seed=0)[0]
+        paths, labels = [paths[i] for i in where.tolist()], labels[where]
+    return PhotoFiles(paths, description, labels, source.classes, title=source.title)
+
+
+def own_folder(name: str) -> Path | None:
+    """Return the folder that a name of data means; None for a data set by name."""
+    from ..data.datasets import full_name
+
+    kind, _, path = full_name(name).partition(":")
+    return Path(path).expanduser() if kind == "imagefolder" else None
+
+
+def same_folder(a: Path | None, b: Path | None) -> bool:
+    return a is not None and b is not None and a.resolve() == b.resolve()
 
 
 def require_harmless(request: dict, folder: Path) -> None:
@@ -152,6 +293,13 @@ def published_weights(options: argparse.Namespace) -> int:
             raise UserError(f"--weights needs --{key} as well.")
     path = Path(options.weights)
     path = path if path.is_file() or path.suffix in (".pth", ".pt") else None
+    if path is not None and path.is_file():
+        outputs = outputs_of(path)
+        if outputs is None:
+            options.checkpoint, options.model = path, None
+            return trained_run(options)
+        if outputs != 1000:
+            return evaluate_own(options, path, outputs)
     network, entry = load_published(
         options.model, None if path else options.weights, path
     )

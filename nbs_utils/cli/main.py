@@ -9,10 +9,12 @@ import contextlib
 import os
 import sys
 import time
-from pathlib import Path
+import warnings
 
-from . import authoring_commands, commands
+from . import authoring_commands, commands, predicting, reporting, training
 from . import evaluating as evaluate_command
+from . import exporting_model as export_model
+from .words import in_shell_words
 
 DESCRIPTION = "Networks for image classification, from the book that builds them."
 
@@ -28,8 +30,11 @@ def main(argv: list[str] | None = None) -> int:
         be used, with one sentence on stderr; 130 when a person stopped it.
     """
     options = make_parser().parse_args(argv)
+    device = os.environ.get("NBS_DEVICE")  # --device sets it for this command alone
     try:
-        status = run_command(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            status = run_command(options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -43,6 +48,18 @@ def main(argv: list[str] | None = None) -> int:
         wait_for_first(options.command)
         print(f"nbs {options.command}: {describe(error)}", file=sys.stderr)
         return 2
+    finally:
+        os.environ.pop("NBS_DEVICE", None)
+        if device is not None:
+            os.environ["NBS_DEVICE"] = device
+
+
+def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Print a warning of the library as a sentence; the source line helps nobody here."""
+    text = in_shell_words(str(message))
+    if "nbs_utils" not in filename:
+        text = warnings.formatwarning(message, category, filename, lineno, line).strip()
+    print(text, file=sys.stderr)
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -85,7 +102,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{where}."
-    return str(error)
+    return in_shell_words(str(error))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -113,44 +130,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     one = command(
         "train",
-        commands.train,
+        training.train,
         "train a network; the same command goes on where it was stopped or killed",
     )
-    one.add_argument("--model", required=True, help="a name that `nbs list` shows")
-    one.add_argument(
-        "--data",
-        required=True,
-        help="mnist, fashion_mnist, cifar10, cifar100, imagenette, digits or "
-        "imagefolder:PATH or webdataset:SHARDS",
-    )
-    one.add_argument("--recipe", default="short", help="a name or a .yml file (short)")
-    one.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change the recipe, as in lr=0.05; epochs=30 stretches its schedule",
-    )
-    add_model_set(one)
-    one.add_argument("--image-size", type=int, metavar="PX")
-    one.add_argument("--batch-size", type=int, metavar="N")
-    one.add_argument("--limit", type=int, metavar="N", help="at most N images a split")
-    one.add_argument(
-        "--augment",
-        default="auto",
-        metavar="NAME",
-        help="none, crop-flip, randaugment, ...; an unknown name lists them (auto)",
-    )
-    one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--folder", type=Path, help="of the run (runs/MODEL-DATA-...)")
-    one.add_argument("--fresh", action="store_true", help="begin again from nothing")
-    one.add_argument(
-        "--checkpoint-every",
-        type=int,
-        metavar="STEPS",
-        help="also keep a checkpoint inside an epoch",
-    )
-    one.add_argument("--on-out-of-memory", choices=("raise", "halve"), default="raise")
+    training.add_arguments(one, add_model_set)
 
     one = command(
         "evaluate",
@@ -158,6 +141,21 @@ def make_parser() -> argparse.ArgumentParser:
         "score a trained network, or published weights, by a paper's protocol",
     )
     evaluate_command.add_arguments(one, add_model_set)
+
+    one = command(
+        "predict", predicting.run, "say what is on photographs, with probabilities"
+    )
+    predicting.add_arguments(one)
+
+    one = command("report", reporting.run, "write a run's report again: report.html")
+    reporting.add_arguments(one)
+
+    one = command(
+        "export-model",
+        export_model.run,
+        "write a trained network as ONNX or torch.export, checked against itself",
+    )
+    export_model.add_arguments(one)
 
     authoring_commands.add_authoring(command)
     return parser

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import runtime
 from ..augment import make_augment
+from .arrays import from_arrays
 from .datasets import (
     SPECS,
     DataNotFound,
@@ -45,6 +46,7 @@ __all__ = [
     "Split",
     "decode_file",
     "decode_files",
+    "from_arrays",
     "imagenet_columns",
     "load_data",
     "load_photographs",

@@ -189,4 +189,6 @@ def place(
         stores.append(
             ArrayStore(images, part.labels[used], rows, fits, pin and not fits)
         )
+        if part.paths:
+            stores[-1].paths = [part.paths[i] for i in used[rows].tolist()]
     return stores, mean, std, nbytes

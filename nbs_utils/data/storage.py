@@ -28,9 +28,11 @@ class Store:
         labels: int64 (N,).
         resident: True where all images are on the device.
         home: where positions must be to read there.
+        paths: the files of the images, by position; empty where they are in none.
     """
 
     labels: Tensor
+    paths: Sequence[Path] = ()
     resident = False
     home = torch.device("cpu")
 

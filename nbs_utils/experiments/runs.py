@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 import torch
 
 from ..scoring import predict
-from ..training import Recipe, Run, TrainingDiverged, fit, make_loss
+from ..training import Recipe, Run, TrainingDiverged, fit
 from ..training.checkpoints import read_checkpoint, write_checkpoint
 from .plan import Variant, fingerprint
 
@@ -171,29 +170,6 @@ def score(network, data, on: str, metric: str, precision: str) -> np.ndarray:
     own = p.gather(1, y[:, None])[:, 0]
     # a probability below what float32 holds: its loss is at least 87
     return -own.clamp_min(torch.finfo(torch.float32).tiny).log().numpy()
-
-
-def estimated_seconds(job: Job) -> float:
-    """Guess how long a run takes, from its second forward and backward pass.
-
-    Where the network does not take the images it is 0: `fit` will say what is wrong.
-    """
-    data, recipe = job.variant.data_for(job.seed), job.variant.recipe
-    with _threads(job.threads):
-        network = job.variant.build(job.seed).to(data.device)
-        batch = min(recipe.batch_size or data.batch_size, len(data.train))
-        x, y = next(iter(data.train.batches(batch, epoch=0)))
-        try:
-            for _ in range(2):
-                started = time.perf_counter()
-                logits = network(x)
-                if isinstance(logits, tuple):  # auxiliary heads come behind it
-                    logits = logits[0]
-                make_loss(recipe)(logits, y).backward()
-        except (RuntimeError, TypeError, ValueError, AttributeError):
-            return 0.0
-        seconds = time.perf_counter() - started
-    return seconds * data.train.num_batches(batch, training=True) * recipe.epochs
 
 
 @contextlib.contextmanager

@@ -23,10 +23,7 @@ from .plan import (
 )
 from .processes import side_by_side
 from .result import METRICS, Comparison, check_against
-from .runs import RESULT, Job, estimated_seconds, work
-
-# Processes need some seconds to start: for less than this they are not worth it.
-_WORTH_SECONDS = 15.0
+from .runs import Job, work
 
 
 def experiment(
@@ -41,7 +38,7 @@ def experiment(
     against: str | None = None,
     folder: str | Path | None = None,
     keep: bool = False,
-    parallel: str | bool = "auto",
+    parallel: bool = False,
     progress: str = "auto",
 ) -> Comparison:
     """Train several variants with several seeds, and compare them seed by seed.
@@ -53,13 +50,13 @@ def experiment(
     images that it is then scored on, which flatters whoever fluctuates most. Whatever
     a recipe says in `keep` is therefore replaced by "last".
 
-    On a CPU each run computes with few threads, one where there are as many runs as
-    cores, and runs work side by side, each in a process of its own, when all together
-    would take longer than processes need to start. `benchmarks/side_by_side.py`
-    compares this with one run after another on all threads. The numbers are the same
-    side by side and one after another; how fast each run is, is not, and the table
-    says so. On a GPU runs follow one another. In a quick run there are at most two
-    seeds and one epoch.
+    Runs follow one another, each with all of the machine. With `parallel=True` on a
+    CPU they work side by side, each with its share of the cores in a process of its
+    own, and the table says that their timings are spoiled. On two cores that was 1.1 to
+    1.3 times as fast (`benchmarks/side_by_side.py`), too little to be the default; it
+    was not measured on more. The numbers are those of one after another with equally
+    many threads (`torch.set_num_threads`), to the last digit; sums with other numbers
+    of threads differ in it. In a quick run there are at most two seeds and one epoch.
 
     Args:
         variants: name -> a function without arguments that builds the network, or
@@ -79,10 +76,8 @@ def experiment(
         folder: keeps every run. Called again, finished runs are read back and a
             stopped one goes on where it stopped.
         keep: hold the trained networks in `result.networks`.
-        parallel: "auto" as said above; True, or False where images per second are
-            compared. What a variant refers to must then be something that can be
-            written down, not an open file or a lock; with "auto" such variants are
-            trained one after another.
+        parallel: side by side, see above. What a variant refers to must then be
+            something that can be written down, not an open file or a lock.
         progress: "auto" shows one line for all runs on stderr, "off" none.
 
     Returns:
@@ -104,14 +99,15 @@ def experiment(
     _check(on, metric, parallel, progress)
     check_same_images(plans, chosen, on)
     count = len(plans) * len(chosen)
-    threads = _threads(plans[0].data_for(chosen[0]).device, count)
+    device = plans[0].data_for(chosen[0]).device
+    processes = _processes(parallel, device, count)
+    threads = max(1, runtime.cpu_cores() // processes) if processes > 1 else None
     jobs = [
         Job(plan, seed, _place(folder, plan.name, seed), on, metric, keep, threads)
         for seed in chosen
         for plan in plans
     ]
-    processes = _processes(parallel, jobs)
-    outcomes, processes = _collect(jobs, processes, parallel, progress != "off")
+    outcomes = _collect(jobs, processes, progress != "off")
     return _compare(plans, chosen, outcomes, against, metric, on, processes)
 
 
@@ -123,8 +119,8 @@ def _check(on, metric, parallel, progress) -> None:
             f"metric is {metric!r}; it must be {' or '.join(METRICS)}, or a function "
             "of (network, data) that returns a number."
         )
-    if parallel not in ("auto", True, False):
-        raise ValueError(f"parallel is {parallel!r}; it must be auto, True or False.")
+    if not isinstance(parallel, bool):
+        raise TypeError(f"parallel is {parallel!r}; it must be True or False.")
     if progress not in ("auto", "off"):
         raise ValueError(f"progress is {progress!r}; it must be auto or off.")
 
@@ -136,54 +132,30 @@ def _place(folder, name: str, seed: int) -> Path | None:
     return Path(folder) / word / f"seed-{seed}"
 
 
-def _threads(device: torch.device, runs: int) -> int | None:
-    """Return how many threads a run computes with; None leaves it to PyTorch.
-
-    It follows from the machine and the number of runs alone, not from whether they
-    work side by side: the last digits of sums depend on it.
-    """
-    if device.type != "cpu":
-        return None
-    return max(1, runtime.cpu_cores() // runs)
-
-
-def _processes(parallel: str | bool, jobs: list[Job]) -> int:
+def _processes(parallel: bool, device: torch.device, runs: int) -> int:
     """Return how many runs work at the same time."""
-    cores = runtime.cpu_cores() if jobs[0].threads else 1
-    most = min(len(jobs), cores)
-    if parallel is False or most == 1 or runtime.is_quick() or world().size > 1:
+    if not parallel or device.type != "cpu" or runtime.is_quick() or world().size > 1:
         return 1
-    if parallel == "auto":
-        left = [
-            job for job in jobs if not (job.folder and (job.folder / RESULT).is_file())
-        ]
-        if sum(estimated_seconds(job) for job in left) < _WORTH_SECONDS:
-            return 1
-    return most
+    return min(runs, runtime.cpu_cores())
 
 
-def _collect(jobs, processes: int, parallel, show: bool) -> tuple[dict, int]:
-    """Do all runs; return (variant, seed) -> outcome, and how many worked at a time."""
+def _collect(jobs: list[Job], processes: int, show: bool) -> dict:
+    """Do all runs; return (variant, seed) -> outcome."""
     line, outcomes = _Line(len(jobs), show), {}
     if processes > 1:
         line.write(f"{processes} side by side")
-        try:
-            for job, outcome in side_by_side(jobs, processes):
-                if outcome is not None:
-                    outcomes[job.variant.name, job.seed] = outcome
-                    line.done += 1
-                line.write(f"{processes} side by side")
-        except TypeError:  # something cannot be handed to another process
-            if parallel is True:
-                raise
-            processes = 1
+        for job, outcome in side_by_side(jobs, processes):
+            if outcome is not None:
+                outcomes[job.variant.name, job.seed] = outcome
+                line.done += 1
+            line.write(f"{processes} side by side")
     for job in jobs:
         if (job.variant.name, job.seed) not in outcomes:
             line.write(f"{job.variant.name}, seed {job.seed}")
             outcomes[job.variant.name, job.seed] = work(job)
             line.done += 1
     line.finish()
-    return outcomes, processes
+    return outcomes
 
 
 class _Line:

@@ -12,6 +12,7 @@ _HOME = {
     "COLORS": "palette",
     "canvas": "style",
     "show": "style",
+    "save_svg": "style",
     "show_images": "images",
     "plot_history": "curves",
     "plot_bars": "curves",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .style import COLORS, INK, new_figure, show, styled
@@ -20,7 +21,7 @@ def history_of(run_or_history) -> pd.DataFrame:
 
 
 @styled
-def plot_history(run_or_history, *, title: str | None = None) -> None:
+def plot_history(run_or_history, *, title: str | None = None) -> Figure | None:
     """Plot loss and top-1 accuracy by epoch, for the training and validation split.
 
     Args:
@@ -30,9 +31,9 @@ def plot_history(run_or_history, *, title: str | None = None) -> None:
         title: set above the curves.
     """
     if isinstance(run_or_history, dict):
-        show(draw_histories(run_or_history, title))
+        return show(draw_histories(run_or_history, title))
     else:
-        show(draw_history(history_of(run_or_history), title))
+        return show(draw_history(history_of(run_or_history), title))
 
 
 def draw_history(table: pd.DataFrame, title: str | None = None):
@@ -123,7 +124,7 @@ def plot_bars(
     percent: bool = True,
     title: str | None = None,
     highlight: str | Sequence[str] = (),
-) -> None:
+) -> Figure | None:
     """Plot one horizontal bar for each row of a table, from zero.
 
     Args:
@@ -135,7 +136,9 @@ def plot_bars(
         title: set above.
         highlight: names of rows to set off by color.
     """
-    show(_draw_rows(table, value, spread, label, percent, title, highlight, bars=True))
+    return show(
+        _draw_rows(table, value, spread, label, percent, title, highlight, bars=True)
+    )
 
 
 @styled
@@ -148,7 +151,7 @@ def plot_ablation(
     percent: bool = True,
     title: str | None = None,
     reference: str | None = None,
-) -> None:
+) -> Figure | None:
     """Plot variants as dots with whiskers, beside the one they are variants of.
 
     Dots, since differences matter and an axis for dots need not begin at zero.
@@ -164,7 +167,9 @@ def plot_ablation(
     """
     spread = spread if spread in table else None
     reference = table.index[0] if reference is None else reference
-    show(_draw_rows(table, value, spread, label, percent, title, [reference], False))
+    return show(
+        _draw_rows(table, value, spread, label, percent, title, [reference], False)
+    )
 
 
 def _draw_rows(table, value, spread, label, percent, title, highlight, bars):
@@ -223,7 +228,7 @@ def _draw_rows(table, value, spread, label, percent, title, highlight, bars):
 
 
 @styled
-def plot_confusion(scores, classes: Sequence[str] | None = None) -> None:
+def plot_confusion(scores, classes: Sequence[str] | None = None) -> Figure | None:
     """Plot a confusion matrix: rows are the truth, columns the prediction.
 
     Args:
@@ -234,7 +239,7 @@ def plot_confusion(scores, classes: Sequence[str] | None = None) -> None:
     if classes is None and hasattr(scores, "per_class"):
         classes = list(scores.per_class["class"])
     names = [str(c) for c in (classes or range(len(counts)))]
-    show(draw_confusion(counts, names))
+    return show(draw_confusion(counts, names))
 
 
 def draw_confusion(counts: np.ndarray, names: list[str]):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from .style import WIDTH, show, styled
 
@@ -55,7 +56,7 @@ def show_images(
     *,
     title: str | None = None,
     width: float = WIDTH,
-) -> None:
+) -> Figure | None:
     """Show a grid of images.
 
     Args:
@@ -77,7 +78,7 @@ def show_images(
         raise ValueError(
             f"{len(pixels)} images came with {len(texts)} labels; give each its own."
         )
-    show(
+    return show(
         draw_grid(pixels, texts, columns or default_columns(len(pixels)), title, width)
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 from torch.nn import functional as F
 
@@ -44,7 +45,7 @@ def mosaic(tiles: np.ndarray, columns: int) -> np.ndarray:
 @styled
 def show_filters(
     weight: torch.Tensor, *, columns: int | None = None, title: str | None = None
-) -> None:
+) -> Figure | None:
     """Show the filters of a convolution.
 
     Filters over three channels are shown in color, each scaled by itself so that a
@@ -68,7 +69,7 @@ def show_filters(
     else:
         tiles = colorize(w[:, 0].numpy(), "RdBu_r", -1, 1)
     columns = columns or (16 if len(tiles) > 40 else min(len(tiles), 8))
-    show(_picture(mosaic(tiles, columns), title))
+    return show(_picture(mosaic(tiles, columns), title))
 
 
 @styled
@@ -79,7 +80,7 @@ def show_feature_maps(
     columns: int = 8,
     scale: str = "shared",
     title: str | None = None,
-) -> None:
+) -> Figure | None:
     """Show the first feature maps of a layer, or of several.
 
     Args:
@@ -99,7 +100,7 @@ def show_feature_maps(
         f"{name}: {' × '.join(str(n) for n in value.shape[-3:])}" if name else ""
         for name, value in layers.items()
     ]
-    show(draw_grid(pages, names, 1, title, most=WIDTH, above=True))
+    return show(draw_grid(pages, names, 1, title, most=WIDTH, above=True))
 
 
 def _page_of_maps(value, count, columns, scale) -> np.ndarray:
@@ -247,7 +248,7 @@ def show_grad_cam(
     labels: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
     title: str | None = None,
-) -> None:
+) -> Figure | None:
     """Show photos, and below each where the network found its class (Grad-CAM).
 
     Args:
@@ -283,7 +284,7 @@ def show_grad_cam(
         part = slice(start, start + columns)
         grid += pixels[part] + heats[part]
         texts += above[part] + below[part]
-    show(draw_grid(grid, texts, columns, title))
+    return show(draw_grid(grid, texts, columns, title))
 
 
 def attention_rollout(maps: torch.Tensor) -> torch.Tensor:
@@ -321,7 +322,7 @@ def show_attention(
     query: tuple[int, int] | None = None,
     columns: int = 4,
     title: str | None = None,
-) -> None:
+) -> Figure | None:
     """Show an image, and beside it to which patches one token attends.
 
     The patch with the largest weight is shown as it is; others fade into the night with
@@ -364,7 +365,7 @@ def show_attention(
     names = (
         list(names) if names is not None else [f"map {i + 1}" for i in range(len(maps))]
     )
-    show(draw_grid([pixels, *heats], ["image", *names], columns, title))
+    return show(draw_grid([pixels, *heats], ["image", *names], columns, title))
 
 
 def _outlined(pixels: np.ndarray, query: tuple[int, int], side: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from ..counting.shapes import map_layouts
@@ -153,7 +154,7 @@ def plot_activation_statistics(
     layers: Sequence[str] | None = None,
     *,
     title: str | None = None,
-) -> None:
+) -> Figure | None:
     """Plot how the activations' mean, spread and dead units change with depth.
 
     Args:
@@ -164,7 +165,7 @@ def plot_activation_statistics(
     """
     networks = network if isinstance(network, dict) else {"": network}
     tables = {n: activation_statistics(net, x, layers) for n, net in networks.items()}
-    show(draw_statistics(tables, title))
+    return show(draw_statistics(tables, title))
 
 
 def draw_statistics(tables: dict[str, pd.DataFrame], title: str | None = None):

@@ -10,6 +10,7 @@ import functools
 import io
 import re
 import sys
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -108,16 +109,33 @@ def new_figure(rows=1, columns=1, *, height=3.2, width=WIDTH, **kw):
     return figure, axes
 
 
-def show(figure: Figure) -> None:
+def show(figure: Figure) -> Figure | None:
     """End a figure: leave it as the output of the cell, as one SVG, and close it.
 
-    Outside a notebook the figure goes to matplotlib's own window, if there is one.
+    Outside a notebook the figure goes to matplotlib's own window, if there is one, and
+    is returned, so that a script can keep it: `save_svg(plot_history(run), "a.svg")`.
     """
     if in_notebook():
         emit(svg_bundle(figure))
-    elif getattr(type(figure.canvas), "required_interactive_framework", None):
+        plt.close(figure)
+        return None
+    if getattr(type(figure.canvas), "required_interactive_framework", None):
         plt.show()
     plt.close(figure)
+    return figure
+
+
+def save_svg(figure: Figure, path: str | Path) -> str:
+    """Write a figure as an SVG file that any program shows, close it, return its text.
+
+    Args:
+        figure: drawn, as by `figures.canvas` or `draw_history`.
+        path: of the file, mostly ending in .svg.
+    """
+    svg = to_svg(figure)
+    plt.close(figure)
+    Path(path).write_text(svg, encoding="utf-8")
+    return svg
 
 
 def in_notebook() -> bool:

@@ -182,10 +182,15 @@ def read_published(url: str, path: str | Path | None = None) -> dict:
             raise NoConnection(_offline(file_name, url.split("/")[2])) from error
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if not digest.startswith(wanted):
+        advice = (
+            "Weights of your own are begun from with nbs.scoring.start_from(network, "
+            "path); it was left as it is."
+            if path
+            else "It was left as it is; load again after moving it away."
+        )
         raise WrongWeights(
             f"{file} is damaged or another file: its SHA-256 begins with "
-            f"{digest[: len(wanted)]}, torchvision's with {wanted}. Delete it and load "
-            "again."
+            f"{digest[: len(wanted)]}, torchvision's with {wanted}. {advice}"
         )
     return torch.load(file, map_location="cpu", weights_only=True)
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..data.adapting import as_split
 from ..data.protocols import Protocol
 from ..distributed import world
 from .prediction import Runner
@@ -92,7 +93,8 @@ def evaluate(
         network: maps (B, C, H, W) to logits (B, K). It is moved to the device; each
             of its modules is left in the mode, training or not, that it was in.
         split: `data.val` or `data.test`, or photographs (`load_photographs`), which
-            keep their own shape. Of a split of `load_data` the stored squares are cut.
+            keep their own shape; or a `Dataset` or `DataLoader` of (image, label). Of a
+            split of `load_data` the stored squares are cut.
         protocol: how each image is cut: "center" (one crop), "ten_crop", "dense",
             "multi_crop", "dense+multi_crop", "googlenet_144", "multi_scale_dense";
             see `protocols.views`. Crop protocols average the probabilities of all
@@ -113,6 +115,7 @@ def evaluate(
             classes, labels out of range, or logits that are not finite.
         NotDense: a dense protocol, and a classifier that cannot be convolutional.
     """
+    split = as_split(split)
     mine = world().share(split)  # of several processes, each scores a part
     run = Runner(network, mine, protocol, batch_size, precision, device)
     started = time.perf_counter()
@@ -179,6 +182,8 @@ def _rank(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _notes(split) -> list[str]:
+    if hasattr(split, "notes"):
+        return split.notes()
     findings = getattr(split, "findings", None)
     return findings.sentences(split.paths) if findings is not None else []
 

@@ -31,17 +31,29 @@ def predict(
     precision: str = "auto",
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the probabilities that a network gives to the images of a split.
+    """Return the probabilities that a network gives to photographs, or to a split.
 
-    Args: as those of `evaluate`.
+    Args: as those of `evaluate`, and in the place of a split:
+        split: the path of an image file, a folder, or a pattern such as "trip/*.jpg";
+            a PIL image; a tensor (C, H, W) or (B, C, H, W) of any size, uint8 or float
+            in 0..1, not normalized; or a list of these. The network must know its
+            classes: one that `fit` has trained or `load` has loaded.
 
     Returns:
-        probabilities float32 (N, K) and labels int64 (N,), on the CPU. N counts the
+        Of photographs, `Predictions`: names and probabilities. Of a split,
+        probabilities float32 (N, K) and labels int64 (N,), on the CPU; N counts the
         images that could be read.
 
     Raises:
-        ValueError: see `evaluate`.
+        ValueError: see `evaluate`; or the network does not know its classes, or none
+            of the files can be read.
     """
+    if not (hasattr(split, "labels") or hasattr(split, "val")):  # no split, no data set
+        from .photo_predictions import predict_photographs
+
+        return predict_photographs(
+            network, split, protocol, batch_size, precision, device
+        )
     run = Runner(network, split, protocol, batch_size, precision, device)
     logits, labels = [], []
     with run:
@@ -127,15 +139,15 @@ class Runner:
         """Return the output that belongs to each label; mostly the label itself."""
         if logits.shape[1] == len(self.split.classes):
             return y
-        return self._columns(logits.shape[1])[y]
+        return self.columns_for(logits.shape[1])[y]
 
-    def _columns(self, outputs: int) -> Tensor:
+    def columns_for(self, outputs: int) -> Tensor:
         """Return which of a larger number of outputs belong to the classes."""
         if self.columns is None:
             found = getattr(self.split, "columns", None)
             if found is None and outputs == 1000:
                 found = imagenet_columns(self.split.classes)
-            if found is None or outputs != 1000:
+            if found is None or outputs <= int(found.max()):
                 k = len(self.split.classes)
                 raise ValueError(
                     f"The network returned {outputs} scores for each image, but there "

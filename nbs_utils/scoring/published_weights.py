@@ -10,6 +10,7 @@ from ..data import Photographs, load_photographs
 from ..data.photographs import MEAN, STD
 from ..parity import WrongWeights, reference_network
 from ..parity.weights import carry, fill, read_published
+from ..training.description import Description
 from ..zoo import create_model, list_models, model_entry
 
 # These were trained on inputs scaled to -1..1; torchvision's networks do it inside.
@@ -76,7 +77,7 @@ def published(model: str, weights: str | None = None) -> Published:
         raise ValueError(
             f"torchvision publishes no weights of {model}. It has those of "
             f"{', '.join(list_published())}. Weights of your own can be given as a "
-            "checkpoint: nbs evaluate --checkpoint."
+            "checkpoint: nbs evaluate RUN."
         )
     choices = models.get_model_weights(model).__members__
     if weights is None:
@@ -141,6 +142,37 @@ def load_published(
     fill(source, state, model, where)
     carry(source, network, model, where, (3, entry.crop, entry.crop))
     return network.eval(), entry
+
+
+def load_for_use(model: str, weights: str) -> nn.Module:
+    """Build a network with published weights that `predict` can be asked with.
+
+    Args:
+        model: a name of `list_published()`.
+        weights: as torchvision calls them, or the path of a copy of the file.
+
+    Returns:
+        The network in evaluation mode, with ImageNet's class names as `description`.
+    """
+    from torchvision import models
+
+    path = Path(weights).expanduser()
+    own = path if path.is_file() or path.suffix in (".pth", ".pt") else None
+    network, entry = load_published(model, None if own else weights, own)
+    choice = models.get_model_weights(model)[entry.weights]
+    network.description = Description(
+        model=model,
+        network_class=type(network).__name__,
+        classes=tuple(choice.meta["categories"]),
+        image_size=entry.crop,
+        mean=entry.mean,
+        std=entry.std,
+        stored=entry.shorter,
+        center=entry.crop / entry.shorter,
+        interpolation=entry.interpolation,
+        data="ImageNet",
+    )
+    return network
 
 
 def _takes_size(model: str) -> bool:

@@ -21,7 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import augment, runtime
+from ..data.adapting import as_data
 from .checks import diverged, fetch_scores, make_room
+from .depth import training_mode
+from .description import describe
 from .errors import is_out_of_memory, was_stopped
 from .losses import all_logits, count_correct, mixed_targets
 from .preparing import prepare
@@ -42,6 +45,7 @@ def fit(
     resume: bool = True,
     seed: int = 0,
     device: torch.device | str | None = None,
+    loss: nn.Module | None = None,
     checkpoint_every: int | None = None,
     on_out_of_memory: str = "raise",
     progress: str = "auto",
@@ -57,7 +61,9 @@ def fit(
         network: takes images (B, C, H, W) and returns logits (B, K); in training mode
             it may return a tuple, (logits, auxiliary logits, ...), whose losses are
             weighted by the recipe's `aux_weight`.
-        data: what `load_data` returned.
+        data: what `load_data` returned; or a `Dataset` or `DataLoader` of
+            (image, label), of which a tenth becomes the validation split, or a pair
+            (training, validation) of these.
         recipe: a name (see `list_recipes`), the path of a YAML file, or a `Recipe`.
         epochs: another length for the recipe; its schedule is stretched to it.
         folder: keeps `last.pt` after each epoch, `best.pt` and `recipe.yml`; None
@@ -66,6 +72,8 @@ def fit(
             starts again and keeps what was there as `previous-last.pt` and so on.
         seed: of all that is drawn while training: order, augmentation, mixup, dropout.
         device: by default where the data is.
+        loss: a module of logits (B, K) and targets, (B,) or after mixup and CutMix
+            (B, K), that returns a mean over the images, instead of the recipe's.
         checkpoint_every: also write a checkpoint after every so many steps.
         on_out_of_memory: "raise", or "halve": halve the part of a batch that is worked
             on at a time, and add the gradients up.
@@ -77,6 +85,7 @@ def fit(
         OutOfMemory: a batch does not fit into memory.
         CheckpointError: the folder cannot be written to, or holds another run.
     """
+    data = as_data(data)
     state, setup = prepare(
         network,
         data,
@@ -86,6 +95,7 @@ def fit(
         resume=resume,
         seed=seed,
         device=device,
+        loss=loss,
         checkpoint_every=checkpoint_every,
         on_out_of_memory=on_out_of_memory,
         progress=progress,
@@ -96,6 +106,7 @@ def fit(
         state.network.load_state_dict(state.best_weights)
     elif state.average:
         state.network.load_state_dict(state.average.network.state_dict())
+    network.description = describe(network, data)  # for `predict`
     run = make_run(state, setup, status)
     setup.progress.finish(state.history, run)
     return run
@@ -146,7 +157,7 @@ def train_epoch(state: State, setup: Setup) -> None:
     Numbers stay on the device: fetching one waits until the device has caught up. They
     are looked at four times a second, and when the epoch ends.
     """
-    state.network.train()
+    training_mode(state.network)
     started = time.perf_counter() - state.seconds
     batches = setup.train.batches(
         setup.batch_size, epoch=state.epoch, start=state.step, device=setup.device
@@ -160,7 +171,7 @@ def train_epoch(state: State, setup: Setup) -> None:
         )
         lr = current_lr(state, setup)
         for group in state.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1)
         x, y = mix(x, y, state, setup)
         loss, correct = careful_step(state, setup, x, y)
         state.scores[state.step] = torch.stack([loss, correct, state.skipped])

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -51,16 +52,20 @@ class FocalLoss(nn.Module):
         gamma: how fast the weight falls as p grows; the paper uses 2.
     """
 
-    def __init__(self, gamma: float = 2.0):
+    def __init__(self, gamma: float = 2.0, reduction: str = "mean"):
         super().__init__()
-        self.gamma = gamma
+        self.gamma, self.reduction = gamma, reduction
 
     def forward(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return the mean over images of logits (B, K) and targets (B,) or (B, K)."""
+        """Return the mean over images of logits (B, K) and targets (B,) or (B, K).
+
+        With reduction "none", the costs of the images, (B,).
+        """
         log_p = F.log_softmax(logits.float(), dim=1)
         weight = (1 - log_p.exp()) ** self.gamma
         t = soft_targets(y, logits.shape[1])
-        return -(t * weight * log_p).sum(1).mean()
+        costs = -(t * weight * log_p).sum(1)
+        return costs if self.reduction == "none" else costs.mean()
 
 
 class SmoothL1Loss(nn.Module):
@@ -86,13 +91,62 @@ class SmoothL1Loss(nn.Module):
         return F.smooth_l1_loss(p, t, reduction="sum", beta=self.beta) / len(logits)
 
 
-def make_loss(recipe: "Recipe") -> nn.Module:
+class Weighted(nn.Module):
+    """A loss in which the images of some classes count more than those of others.
+
+    Args:
+        loss: returns the cost of each image, (B,).
+        weights: of the classes, (K,). A mixed image has the weight of its mixture.
+    """
+
+    def __init__(self, loss: nn.Module, weights: Tensor):
+        super().__init__()
+        self.loss = loss
+        self.register_buffer("weights", weights)
+
+    def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the weighted sum over images, divided by the number of images."""
+        weights = y @ self.weights if y.is_floating_point() else self.weights[y]
+        return (weights * self.loss(logits, y)).mean()
+
+
+def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return N / (K n) for each class: their mean over the images is 1.
+
+    Args:
+        labels: of the training split, int64 (N,).
+        num_classes: K. A class without images gets the weight 0.
+    """
+    counts = torch.bincount(labels.cpu(), minlength=num_classes).float()
+    present = int((counts > 0).sum())
+    return torch.where(counts > 0, len(labels) / (present * counts.clamp_min(1)), 0.0)
+
+
+def make_loss(
+    recipe: "Recipe", labels: Tensor | None = None, num_classes: int = 0
+) -> nn.Module:
     """Return the loss a recipe asks for, as a module of logits and targets.
+
+    Args:
+        recipe: its `loss` and the keys that belong to it.
+        labels, num_classes: of the training split, for `class_weights: balanced`.
 
     The loss averages over the images of a batch. Targets are classes (B,) or, after
     mixup and CutMix, probabilities (B, K). Smoothing by s moves the share s of every
     target evenly over all K classes (Szegedy et al., 2016).
     """
+    if recipe.class_weights == "balanced":
+        if labels is None:
+            raise ValueError(
+                "class_weights is balanced, which needs the labels of the training "
+                "split: make_loss(recipe, data.train.labels, data.num_classes)."
+            )
+        if recipe.loss == "focal":
+            loss = FocalLoss(recipe.focal_gamma, "none")
+        else:
+            smooth = recipe.label_smoothing
+            loss = nn.CrossEntropyLoss(label_smoothing=smooth, reduction="none")
+        return Weighted(loss, balanced_weights(labels, num_classes).to(labels.device))
     if recipe.loss == "focal":
         return FocalLoss(recipe.focal_gamma)
     if recipe.loss == "smooth_l1":
@@ -129,3 +183,8 @@ def count_correct(logits: Tensor, y: Tensor, k: int = 1) -> Tensor:
         return (logits.argmax(1) == y).sum()
     guesses = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (guesses == y[:, None]).sum()
+
+
+def own_loss(loss: nn.Module | None) -> dict:
+    """Return what a run's identity says of a loss that is not the recipe's."""
+    return {} if loss is None else {"loss": type(loss).__name__}

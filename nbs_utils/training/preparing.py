@@ -12,10 +12,11 @@ from ..syncnorm import synchronize_batch_norm
 from .checks import check_fit, check_shares, leaves_weights_unused
 from .errors import StopButton
 from .identity import run_identity
-from .losses import make_loss
+from .losses import make_loss, own_loss
 from .progress import Progress
 from .recipe import Recipe
 from .resuming import open_folder
+from .small import advice
 from .state import Setup, State
 
 
@@ -29,6 +30,7 @@ def prepare(
     resume: bool = True,
     seed: int = 0,
     device: torch.device | str | None = None,
+    loss: nn.Module | None = None,
     checkpoint_every: int | None = None,
     on_out_of_memory: str = "raise",
     progress: str = "auto",
@@ -74,16 +76,21 @@ def prepare(
         or recipe.channels_last == "auto"
         and (device.type == "cpu" or precision.dtype != torch.float32),
         forward=network,
-        loss=make_loss(recipe),
+        loss=(loss or make_loss(recipe, data.train.labels, data.num_classes)).to(
+            device
+        ),
         halve=on_out_of_memory == "halve",
         checkpoint_every=checkpoint_every,
         folder=Path(folder) if folder is not None else None,
         progress=Progress(progress if processes.first else "off", title, recipe.epochs),
         # several processes cannot stop between the same two steps: torchrun ends them
         stop=StopButton(active=processes.size == 1),
-        identity=run_identity(recipe, data, seed, batch_size),
+        identity=run_identity(recipe, data, seed, batch_size) | own_loss(loss),
         world=processes,
     )
+    hint = advice(len(data.train), batch_size, recipe)
+    if hint and str(data.name).startswith("imagefolder:"):  # a folder of one's own
+        setup.progress.say(hint)
     network.to(device)
     check_fit(network, setup)
     unused = processes.size > 1 and leaves_weights_unused(network, setup)

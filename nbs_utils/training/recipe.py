@@ -119,6 +119,11 @@ class Recipe:
             when validation top-1 has not risen for more than `patience` epochs.
         loss: "cross_entropy" (with `label_smoothing`), "focal" (with `focal_gamma`)
             or "smooth_l1" (on probabilities).
+        class_weights: "balanced" counts each image by N / (K n) in the loss, with n
+            images of its class among N of K classes, so that every class weighs the
+            same; "none" counts images alike.
+        layer_decay: the learning rate falls by this factor with each group of layers
+            from the output towards the input; 1 is off. For fine-tuning.
         aux_weight: of the loss of each auxiliary classifier, for networks that return
             a tuple in training mode: (logits, auxiliary logits, ...). GoogLeNet takes
             0.3 (Szegedy et al., 2015). It is in the gradient, not in the history.
@@ -179,6 +184,8 @@ class Recipe:
     loss: str = _choice("cross_entropy", "cross_entropy", "focal", "smooth_l1")
     label_smoothing: float = _number_key(0, "a number in [0, 1)", lambda v: 0 <= v < 1)
     focal_gamma: float = _number_key(2, "a number from 0", lambda v: v >= 0)
+    class_weights: str = _choice("none", "none", "balanced")
+    layer_decay: float = _number_key(1.0, "a number in (0, 1]", lambda v: 0 < v <= 1)
     aux_weight: float = _number_key(0.3, "a number from 0", lambda v: v >= 0)
     mixup: float = _number_key(0, "a number from 0", lambda v: v >= 0)
     cutmix: float = _number_key(0, "a number from 0", lambda v: v >= 0)
@@ -236,6 +243,11 @@ class Recipe:
                 f"label_smoothing is {self.label_smoothing:g}; it must be 0 with loss "
                 f"{self.loss}: only cross_entropy smooths"
             )
+        elif self.class_weights != "none" and self.loss == "smooth_l1":
+            problem = (
+                f"class_weights is {self.class_weights}; it must be none with loss "
+                "smooth_l1: only cross_entropy and focal weigh classes"
+            )
         elif self.batch_size and self.accumulate > self.batch_size:
             problem = (
                 f"accumulate is {self.accumulate}; it must be at most "
@@ -249,7 +261,9 @@ class Recipe:
         """Read a recipe of the book by name, or any from a YAML file.
 
         Args:
-            name: one of `list_recipes()`, or the path of a .yml file.
+            name: one of `list_recipes()`, or the path of a .yml file. A file may begin
+                from another recipe: the line `base: short` takes all of its values,
+                stretched to the file's epochs, and the other lines change them.
 
         Raises:
             ValueError: there is none of this name (the message lists them), the file
@@ -272,7 +286,29 @@ class Recipe:
             raise ValueError(f"Recipe file {path} is no valid YAML: {error}") from error
         if not hasattr(values, "items"):
             raise ValueError(f"Recipe file {path} must hold lines such as 'lr: 0.1'.")
-        return cls(name=values.pop("name", path.stem)).replace(**values)
+        base, name = values.pop("base", None), values.pop("name", path.stem)
+        if base is None:
+            return cls(name=name).replace(**values)
+        return cls._based_on(base, path, epochs=values.get("epochs")).replace(
+            name=name, **values
+        )
+
+    @classmethod
+    def _based_on(cls, base: Any, path: Path, epochs: int | None) -> "Recipe":
+        """Read the recipe that a file changes, stretched to the file's epochs.
+
+        A name of the book comes before a file; a path counts from the file's folder.
+        """
+        if not isinstance(base, str):
+            raise ValueError(  # noqa: TRY004  (a file's value, as for its other keys)
+                f"Recipe file {path}: base is {base!r}; it must be the name of a "
+                "recipe or the path of a .yml file."
+            )
+        own = Path(base).suffix in (".yml", ".yaml")
+        if own and (path.parent / base).resolve() == path.resolve():
+            raise ValueError(f"Recipe file {path} is its own base; name another one.")
+        recipe = cls.load(path.parent / base if own else base)
+        return recipe if epochs is None else recipe.stretched(_whole(epochs))
 
     def replace(self, **changes: Any) -> "Recipe":
         """Return a copy with some values changed, as in `replace(lr=0.05)`.

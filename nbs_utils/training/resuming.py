@@ -5,6 +5,7 @@ from pathlib import Path
 
 from . import checkpoints
 from .checks import fetch_scores
+from .description import KEY, check_classes, describe
 from .identity import recipe_identity
 from .recipe import Recipe
 from .shared_folder import check_folder
@@ -23,7 +24,13 @@ def save(state: State, setup: Setup) -> None:
     path = setup.folder / checkpoints.LAST
     try:
         checkpoints.write_checkpoint(
-            {**state.state_dict(), "scores": scores, "identity": setup.identity}, path
+            {
+                **state.state_dict(),
+                "scores": scores,
+                "identity": setup.identity,
+                KEY: describe(state.network, setup.data).as_dict(),
+            },
+            path,
         )
         setup.kept = path
     except checkpoints.CheckpointError as error:
@@ -42,6 +49,7 @@ def save_best(state: State, setup: Setup) -> None:
                 "epoch": state.best_epoch,
                 "top1": state.best_top1,
                 "identity": setup.identity,
+                KEY: describe(state.network, setup.data).as_dict(),
             },
             setup.folder / checkpoints.BEST,
         )
@@ -62,6 +70,7 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
     saved = None
     if resume and last.is_file():
         saved = checkpoints.read_checkpoint(last, setup.device)
+        check_classes(saved, setup.data.classes, last)
         checkpoints.check_network(saved["network"], state.network, last)
         # a key that is newer than the checkpoint had its default value then
         before = {**recipe_identity(Recipe()), **saved.get("identity", {})}
@@ -71,6 +80,7 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
         if setup.world.first:
             put_away(folder, () if resume else (checkpoints.LAST, checkpoints.BEST))
             setup.recipe.save(folder / "recipe.yml")
+            describe(state.network, setup.data).save(folder)
     except OSError as error:
         raise checkpoints.CheckpointError(
             f"The folder {folder} cannot be written to ({error.strerror}). Nothing was "

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import nn
 
+from .depth import by_depth
 from .recipe import Recipe
 
 # torch.optim.lr_scheduler.OneCycleLR has the same proportions by default.
@@ -129,7 +130,8 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict]:
         {"params": decay, "weight_decay": recipe.weight_decay},
         {"params": rest, "weight_decay": 0.0},
     ]
-    return [group for group in groups if group["params"]]
+    groups = [group for group in groups if group["params"]]
+    return by_depth(groups, network, recipe.layer_decay)
 
 
 def _spared_by(module: nn.Module) -> set[str]:

@@ -176,13 +176,37 @@ def create_model(
     _require_arguments(entry.network_class, name, changes)
     given = entry.configuration | changes | {"num_classes": num_classes}
     try:
-        return entry.network_class(**given)
+        return note(entry.network_class(**given), name, given)
     except TypeError as error:
         # A class may pass arguments on to its blocks, which take only their own.
         if not changes:
             raise
         said = ", ".join(f"{key}={value!r}" for key, value in changes.items())
         raise ValueError(f"'{name}' cannot be built with {said}: {error}.") from error
+
+
+def note(network: nn.Module, name: str, given: dict) -> nn.Module:
+    """Write down on a network how it was built; a checkpoint takes it from there.
+
+    Args:
+        given: the arguments of its class. Only plain values are kept: the others, such
+            as the class of a block, belong to the variant of this name.
+    """
+    network.built_as = {
+        "name": name,
+        "arguments": {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in given.items()
+            if _plain(value)
+        },
+    }
+    return network
+
+
+def _plain(value) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_plain(v) for v in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _require_arguments(network_class: type, name: str, given: dict) -> None:
