@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nbs_utils import compare, count_macs, count_parameters, create_model
-from nbs_utils.parity.calibration import enliven
+from nbs_utils.parity.calibration import vary
 from nbs_utils.zoo.lenet import C3_TABLE, LeNet5, RadialBasis, ScaledTanh, Subsample
 
 # Table I of the paper, row by row: for each map of S2 the maps of C3 that see it.
@@ -82,7 +82,7 @@ def test_the_table_is_the_papers():
 def test_logits_of_1998_equal_an_independent_implementation():
     torch.manual_seed(0)
     network = create_model("lenet5_1998").eval()
-    enliven(network, input_size=(1, 32, 32))
+    vary(network)
     for layer in (network.s2[0], network.s4[0]):  # not where they start
         nn.init.uniform_(layer.coefficient, 0.1, 0.6)
         nn.init.uniform_(layer.bias, -0.5, 0.5)

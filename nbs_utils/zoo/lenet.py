@@ -92,7 +92,7 @@ def draw_digit(digit):
     for top, bottom, left, right in (boxes[s] for s in STROKES[digit]):
         for row in range(top, bottom):
             rows[row][left:right] = [1.0] * (right - left)
-    return sum(rows, [])
+    return [pixel for row in rows for pixel in row]
 
 
 class RadialBasis(nn.Module):
@@ -108,9 +108,8 @@ class RadialBasis(nn.Module):
 
     def __init__(self, width=84, num_classes=10):
         super().__init__()
-        signs = [
-            random.Random(k).choices((-1.0, 1.0), k=width) for k in range(num_classes)
-        ]
+        draws = (random.Random(k) for k in range(num_classes))
+        signs = [draw.choices((-1.0, 1.0), k=width) for draw in draws]
         if width == 84:
             signs[:10] = [draw_digit(k) for k in range(min(10, num_classes))]
         self.register_buffer("codes", torch.tensor(signs))
