@@ -121,6 +121,13 @@ class RadialBasis(nn.Module):
 UNITS = dict(tanh=nn.Tanh, relu=nn.ReLU, scaled_tanh=ScaledTanh)
 
 
+def subsample(pool: str, channels: int, unit: type[nn.Module]) -> nn.Sequential:
+    """Return what halves maps; trained sums are squashed by `unit`, as in 1998."""
+    if pool == "trained":
+        return nn.Sequential(Subsample(channels), unit())
+    return nn.Sequential(dict(average=nn.AvgPool2d, max=nn.MaxPool2d)[pool](2))
+
+
 class LeNet5(nn.Module):
     """LeNet-5 (LeCun et al. 1998): (B, C, H, W) -> (B, num_classes).
 
@@ -146,13 +153,10 @@ class LeNet5(nn.Module):
     ) -> None:
         super().__init__()
         f, (c5, f6) = UNITS[unit], hidden
-        pools = dict(average=lambda c: nn.AvgPool2d(2), max=lambda c: nn.MaxPool2d(2))
-        subsample = (pools | dict(trained=Subsample))[pool]
-        again = f if pool == "trained" else nn.Identity  # its sums are squashed, too
         self.c1 = nn.Sequential(nn.Conv2d(in_channels, 6, 5), f())
-        self.s2 = nn.Sequential(subsample(6), again())
+        self.s2 = subsample(pool, 6, f)
         self.c3 = nn.Sequential(TableConv() if table else nn.Conv2d(6, 16, 5), f())
-        self.s4 = nn.Sequential(subsample(16), again())
+        self.s4 = subsample(pool, 16, f)
         self.resize = nn.AdaptiveAvgPool2d(map_size)
         self.c5 = nn.Sequential(nn.Conv2d(16, c5, map_size), f(), nn.Flatten())
         self.f6 = nn.Sequential(nn.Linear(c5, f6), f())
