@@ -31,8 +31,12 @@ def test_budget_follows_the_device(monkeypatch):
     monkeypatch.setenv("NBS_DEVICE", "cpu")
     assert runtime.budget(gpu=3, cpu=2, quick=1) == 2
     monkeypatch.setenv("NBS_DEVICE", "cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert runtime.device() == torch.device("cuda", 1)
     assert runtime.budget(gpu=3, cpu=2, quick=1) == 3
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="this machine has no such device"):
+        runtime.device()
 
 
 def test_unknown_device_is_named(monkeypatch):

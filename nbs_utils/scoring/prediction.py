@@ -48,7 +48,7 @@ def predict(
         ValueError: see `evaluate`; or the network does not know its classes, or none
             of the files can be read.
     """
-    if not hasattr(split, "batches"):
+    if not (hasattr(split, "labels") or hasattr(split, "val")):  # no split, no data set
         from .photo_predictions import predict_photographs
 
         return predict_photographs(
