@@ -30,8 +30,8 @@ def small_alexnet() -> AlexNet:
 
 NETWORKS = {
     "alexnet": (small_alexnet, 224),
-    "lenet": (lambda: nbs.create_model("lenet5", 10, in_channels=3), 36),
-    "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 36),
+    "lenet": (lambda: nbs.create_model("lenet5", 10, in_channels=3), 35),
+    "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 35),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     "vit": (
         lambda: VisionTransformer(
