@@ -186,3 +186,22 @@ def test_diagrams_get_the_colors_of_the_page():
 def test_what_is_no_figure_is_refused(text):
     with pytest.raises(ValueError, match="not an SVG document"):
         drawing.read_drawing(text, "p", "a")
+
+
+def test_long_labels_stay_inside_and_apart():
+    figure, axes = figures.canvas(1, 2, height=2)
+    for ax, name in zip(axes, ("one rather long label", "another label, longer still")):
+        ax.set_xlabel(f"{name} than its narrow axis has room for")
+    svg = style.to_svg(figure)
+    plt.close(figure)
+    read_back = drawing.read_drawing(svg, "p-1", "photo.svg")
+    root = ElementTree.fromstring(f"<svg>{read_back.inside}</svg>")
+    labels = [t for t in root.iter("text") if len(t.text or "") > drawing.TICK]
+    left, right = sorted(labels, key=lambda t: float(t.get("x")))
+    ends = [
+        float(t.get("x")) + sign * drawing._length(t) / 2
+        for t in (left, right)
+        for sign in (-1, 1)
+    ]
+    assert ends == sorted(ends)
+    assert 0 <= ends[0] and ends[-1] <= read_back.width

@@ -32,6 +32,8 @@ GRAY = 24
 INK, FAINT = 0x22, 68
 # The size of letters, in the figure's units, that the page shows as its own for figures.
 SIZE = 10.0
+# A letter's mean width as a share of its size; words shorter than so many are ticks.
+LETTER, TICK = 0.5, 12
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -121,6 +123,7 @@ def read_drawing(text: str, prefix: str, address: str) -> Drawing:
     _restyle(root, boxes)
     for element in root.iter("text"):
         _let_flow(element)
+    _keep_inside(root, width)
     _rename(root, prefix)
     inside = "".join(map(_markup, root))
     if photographs and not re.search(r"<(path|rect|text|use)\b", inside):
@@ -321,6 +324,44 @@ def _let_flow(text: Element) -> None:
             before = y
         else:
             before = float(part.get("y", 0))
+
+
+def _keep_inside(root: Element, width: float) -> None:
+    """Move long words that would leave the drawing, and shrink a line that is too long.
+
+    matplotlib centers the label of a narrow axis under it, wherever that leads; two such
+    labels side by side can run into each other.
+
+    Args:
+        root: the drawing; changed in place.
+        width: of its coordinates.
+    """
+    lines: dict[int, list[Element]] = {}
+    for text in root.iter("text"):
+        centered = "text-anchor:middle" in text.get("style", "").replace(" ", "")
+        if centered and not text.get("transform") and len(text.text or "") > TICK:
+            lines.setdefault(round(float(text.get("y", 0))), []).append(text)
+    for line in lines.values():
+        line.sort(key=lambda text: float(text.get("x", 0)))
+        needed = sum(map(_length, line)) + SIZE * len(line)
+        if needed > width:
+            for text in line:
+                style = _style(text)
+                size = float(style.get("font-size", "1em").removesuffix("em"))
+                style["font-size"] = f"{size * width / needed:.3g}em"
+                text.set("style", ";".join(f"{k}:{v}" for k, v in style.items()))
+        end = width
+        for text in reversed(line):
+            half = _length(text) / 2
+            x = max(min(float(text.get("x", 0)), end - half - 2), half + 2)
+            text.set("x", f"{x:g}")
+            end = x - half - SIZE / 2
+
+
+def _length(text: Element) -> float:
+    """Return about how long a text is, in the drawing's coordinates."""
+    size = float(_style(text).get("font-size", "1em").removesuffix("em"))
+    return LETTER * SIZE * size * len(text.text or "")
 
 
 def _rename(root: Element, prefix: str) -> None:
