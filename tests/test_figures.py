@@ -70,6 +70,7 @@ def test_the_session_keeps_its_own_style(shown):
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
+    plt.close("all")  # of other tests in this process
     before = mpl.rcParams["axes.grid"], mpl.rcParams["font.size"]
     figures.plot_history(history())
     assert (mpl.rcParams["axes.grid"], mpl.rcParams["font.size"]) == before
