@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 # Beside the checkpoints of `fit`: what was asked for, and what came out.
-REQUEST, FINAL, CARD = "request.json", "final.pt", "card.json"
+REQUEST, CARD = "request.json", "card.json"
 
 
 class UserError(Exception):

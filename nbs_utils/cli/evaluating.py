@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from .commands import UserError, prepare, read_pairs, read_request
-from .own_weights import evaluate_own, outputs_of
+from .own_weights import evaluate_own, outputs_of, show_scores
 from .training import use_device
 
 
@@ -88,7 +88,6 @@ def run(options: argparse.Namespace) -> int:
 
 def trained_run(options: argparse.Namespace) -> int:
     """Score the network of a run on its own test split, or on other photographs."""
-    from ..scoring.evaluation import evaluate
     from ..scoring.loading import give
 
     if options.upright:
@@ -105,23 +104,11 @@ def trained_run(options: argparse.Namespace) -> int:
         saved, request, options.data, options.split, options.limit, size
     )
     name = saved.description.model or saved.description.network_class
-    print(f"{name} from {saved.file} on {split}", file=sys.stderr)
-    scores = evaluate(
-        network,
-        split,
-        protocol=options.protocol,
-        batch_size=options.batch_size,
-        precision=options.precision or "auto",
-    )
-    print(scores)
-    if note:
-        print(note)
-    return 0
+    return show_scores(options, network, split, f"{name} from {saved.file}", note)
 
 
 def another_network(options: argparse.Namespace, saved, request: dict) -> int:
     """Score weights that do not say what they are, or in a network that is named."""
-    from ..scoring.evaluation import evaluate
     from ..scoring.labels import as_network_sees
     from ..training.checkpoints import load_weights
 
@@ -145,16 +132,7 @@ def another_network(options: argparse.Namespace, saved, request: dict) -> int:
     split = getattr(data, options.split)
     if saved.description is not None:
         split = as_network_sees(split, saved.description)
-    print(f"{request['model']} from {saved.file} on {split}", file=sys.stderr)
-    scores = evaluate(
-        network,
-        split,
-        protocol=options.protocol,
-        batch_size=options.batch_size,
-        precision=options.precision or "auto",
-    )
-    print(scores)
-    return 0
+    return show_scores(options, network, split, f"{request['model']} from {saved.file}")
 
 
 def read_run(place: Path):
@@ -203,13 +181,19 @@ def split_for(
     if folder is not None and not same_folder(folder, own_folder(own)):
         split = other_photographs(folder, description, word, limit)
     else:
-        split = own_split(data or own, request, description, word, limit)
+        split = own_split(data or own, request, saved, description, word, limit)
     split = as_network_sees(split, description)
     return split, note_on_classes(split, description)
 
 
-def own_split(name: str, request: dict, description, word: str, limit: int | None):
-    """Load a split of data by name, in the size and channels of a trained network."""
+def own_split(
+    name: str, request: dict, saved, description, word: str, limit: int | None
+):
+    """Load a split of data by name, in the size and channels of a trained network.
+
+    Raises:
+        UserError: the photographs are gone, or others than at the time of training.
+    """
     from ..data import load_data
 
     folder = own_folder(name)
@@ -225,9 +209,48 @@ def own_split(name: str, request: dict, description, word: str, limit: int | Non
         limit=limit or request.get("limit"),
         seed=request.get("seed", 0),
         val_size=request.get("val_size"),
-        on_bad_image=request.get("on_bad_image", "raise"),
+        on_bad_image="skip",  # as of other photographs: named, and left out
     )
+    if folder is not None and limit is None:
+        require_same_images(data, saved, word, folder)
     return getattr(data, word)
+
+
+def require_same_images(data, saved, word: str, folder: Path) -> None:
+    """Raise if a split may hold images that the network was trained on.
+
+    It does where photographs were added or taken away since, for the split is drawn
+    anew; and where Python drew the validation split in another way.
+
+    Args:
+        data: as it is now.
+        saved: the run's checkpoint, which knows what it was trained on.
+        word: "val" or "test".
+        folder: of the photographs.
+    """
+    from ..training.identity import data_identity
+
+    before, now = saved.state.get("identity"), data_identity(data)
+    keys = [key for key in now if "images" in key]
+    if not before or all(before.get(key) == now[key] for key in keys):
+        return
+    counts = [
+        sum(said[f"{part} images"] for part in ("training", "validation"))
+        for said in (before, now)
+    ]
+    if counts[0] != counts[1]:
+        raise UserError(
+            f"{saved.file} was trained and validated on {counts[0]:,} photographs of "
+            f"{folder}, and now there would be {counts[1]:,}: some came or went, or "
+            "Python took only some (limit). A split drawn from them now may hold "
+            "photographs that it was trained on. Name a folder of others with --data."
+        )
+    if word == "val":
+        raise UserError(
+            f"{saved.file} was validated on other photographs of {folder} than would be "
+            "drawn now (it was trained in Python with a val_size or seed of its own, or "
+            "files were renamed). Score it in Python, or take --split test."
+        )
 
 
 def other_photographs(folder: Path, description, word: str, limit: int | None):

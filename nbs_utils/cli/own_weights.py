@@ -26,7 +26,6 @@ def evaluate_own(options: argparse.Namespace, path: Path, outputs: int) -> int:
     Raises:
         UserError: the folder has another number of classes.
     """
-    from ..scoring.evaluation import evaluate
     from ..scoring.starting import read_weights
 
     request = {
@@ -45,19 +44,32 @@ def evaluate_own(options: argparse.Namespace, path: Path, outputs: int) -> int:
         )
     network.load_state_dict(read_weights(network, path).tensors)
     split = getattr(data, options.split)
-    print(f"{options.model} from {path} on {split}", file=sys.stderr)
-    print(
-        evaluate(
-            network,
-            split,
-            protocol=options.protocol,
-            batch_size=options.batch_size,
-            precision=options.precision or "auto",
-        )
-    )
-    print(
+    note = (
         f"{path.name} names no classes and no statistics: its outputs were taken for "
         f"{', '.join(data.classes[:10])} in this order, and the images were normalized "
         "with the folder's own mean and deviation."
     )
+    return show_scores(options, network, split, f"{options.model} from {path}", note)
+
+
+def show_scores(
+    options: argparse.Namespace, network, split, what: str, note: str = ""
+) -> int:
+    """Score a network of one's own as `nbs evaluate` was asked, and print the scores.
+
+    Args:
+        what: names the network and its file for people.
+        note: is printed behind the scores.
+    """
+    from ..scoring.evaluation import evaluate
+
+    print(f"{what} on {split}", file=sys.stderr)
+    scores = evaluate(
+        network,
+        split,
+        protocol=options.protocol,
+        batch_size=options.batch_size,
+        precision=options.precision or "auto",
+    )
+    print("\n".join(filter(None, [str(scores), note])))
     return 0

@@ -8,7 +8,6 @@ from pathlib import Path
 from . import commands
 from .commands import (
     CARD,
-    FINAL,
     REQUEST,
     UserError,
     folder_name,
@@ -192,13 +191,17 @@ def train(options: argparse.Namespace) -> int:
     if run.status == "interrupted":
         say("Stopped. The same command goes on from here.")
         return 130
-    from ..training.checkpoints import write_checkpoint
+    from ..training.checkpoints import FINAL, write_checkpoint
     from ..training.description import KEY
+    from ..training.identity import data_identity
 
     if me.first:
-        weights = {"network": network.state_dict()}
-        description = network.description.as_dict()
-        write_checkpoint({**weights, KEY: description}, folder / FINAL)
+        state = {
+            "network": network.state_dict(),
+            "identity": data_identity(data),
+            KEY: network.description.as_dict(),
+        }
+        write_checkpoint(state, folder / FINAL)
     scores = evaluate(network, data.test)
     if not me.first:
         return 0

@@ -78,7 +78,7 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if setup.world.first:
-            put_away(folder, () if resume else (checkpoints.LAST, checkpoints.BEST))
+            put_away(folder, () if saved else checkpoints.ALL)
             setup.recipe.save(folder / "recipe.yml")
             describe(state.network, setup.data).save(folder)
     except OSError as error:
