@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -284,6 +285,13 @@ def test_an_exported_file_says_what_the_network_says(network, place, to):
         logits.softmax(1), found.probabilities, atol=2e-3, rtol=0
     )
     assert said["classes"] == sorted(CLASSES)
+
+
+def test_onnx_without_its_packages_says_what_to_install(network, place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ExportError, match="pip install onnx onnxscript onnxruntime"):
+        export_model(network, place / "none.onnx", "onnx")
 
 
 def test_a_file_that_computes_something_else_is_refused(network, place, monkeypatch):

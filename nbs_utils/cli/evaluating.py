@@ -211,45 +211,42 @@ def own_split(
         val_size=request.get("val_size"),
         on_bad_image="skip",  # as of other photographs: named, and left out
     )
-    if folder is not None and limit is None:
-        require_same_images(data, saved, word, folder)
+    if folder is not None:
+        require_same_photographs(data, saved, word, folder, limit)
     return getattr(data, word)
 
 
-def require_same_images(data, saved, word: str, folder: Path) -> None:
-    """Raise if a split may hold images that the network was trained on.
+def require_same_photographs(
+    data, saved, word: str, folder: Path, limit: int | None
+) -> None:
+    """Raise if a split may hold photographs that the network was trained on.
 
-    It does where photographs were added or taken away since, for the split is drawn
-    anew; and where Python drew the validation split in another way.
+    It may where files came or went since, for splits are drawn from all of them, and
+    where Python drew the validation split with a size or a seed of its own.
 
     Args:
         data: as it is now.
         saved: the run's checkpoint, which knows what it was trained on.
         word: "val" or "test".
         folder: of the photographs.
+        limit: of the split, if a person gave one.
     """
     from ..training.identity import data_identity
 
-    before, now = saved.state.get("identity"), data_identity(data)
-    keys = [key for key in now if "images" in key]
-    if not before or all(before.get(key) == now[key] for key in keys):
-        return
-    counts = [
-        sum(said[f"{part} images"] for part in ("training", "validation"))
-        for said in (before, now)
-    ]
-    if counts[0] != counts[1]:
+    if saved.description.files and saved.description.files != data.files:
         raise UserError(
-            f"{saved.file} was trained and validated on {counts[0]:,} photographs of "
-            f"{folder}, and now there would be {counts[1]:,}: some came or went, or "
-            "Python took only some (limit). A split drawn from them now may hold "
-            "photographs that it was trained on. Name a folder of others with --data."
+            f"The photographs in {folder} are not those that {saved.file} was trained "
+            "on: some came, went or have another name. Splits are drawn from all of "
+            "them, so that one drawn now may hold photographs that it was trained on. "
+            "Name a folder of others with --data."
         )
-    if word == "val":
+    key = "choice of validation images (hash)"
+    before, now = saved.state.get("identity", {}).get(key), data_identity(data)[key]
+    if word == "val" and limit is None and before not in (None, now):
         raise UserError(
             f"{saved.file} was validated on other photographs of {folder} than would be "
-            "drawn now (it was trained in Python with a val_size or seed of its own, or "
-            "files were renamed). Score it in Python, or take --split test."
+            "drawn here: it was trained in Python with a val_size or seed of its own. "
+            "Score it there, or take --split test."
         )
 
 

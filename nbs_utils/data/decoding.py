@@ -85,8 +85,11 @@ def decode_file(
     try:
         return _decode_with_pil(path, channels, upright)
     except Exception as error:
+        reason, kind = error, path.suffix.lower()
+        if kind in (".heic", ".heif"):  # of telephones
+            reason = f"{kind} is not decoded here; convert it to JPEG or PNG"
         raise BadImage(
-            f"The image {path} cannot be read: {error}. Replace or remove it, or "
+            f"The image {path} cannot be read: {reason}. Replace or remove it, or "
             'pass on_bad_image="skip" to leave such images out.'
         ) from error
 

@@ -28,8 +28,8 @@ def why_small(count: int, recipe: Recipe) -> str:
     steps = max(1, count // recipe.batch_size)
     return (
         f"{count:,} training images are few: the recipe '{recipe.name}' takes batches "
-        f"of {recipe.batch_size} and {recipe.epochs} epochs, {steps * recipe.epochs:,} "
-        "steps in all."
+        f"of {recipe.batch_size} and {recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, "
+        f"{steps * recipe.epochs:,} steps in all."
     )
 
 
