@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from .commands import UserError, prepare, read_pairs, read_request
-from .own_weights import evaluate_own, outputs_of, show_scores
+from .own_weights import evaluate_own, outputs_of, score, show_scores
 from .training import use_device
 
 
@@ -304,7 +304,6 @@ def require_harmless(request: dict, folder: Path) -> None:
 
 
 def published_weights(options: argparse.Namespace) -> int:
-    from ..scoring.evaluation import evaluate
     from ..scoring.published_weights import load_published, photographs_for
     from ..tables import Table
 
@@ -330,19 +329,11 @@ def published_weights(options: argparse.Namespace) -> int:
         options.limit,
         upright=options.upright,
     )
-    print(
+    title = (
         f"{options.model} with {options.weights} on {photographs}, {options.protocol} "
-        f"at {photographs.image_size} px",
-        file=sys.stderr,
+        f"at {photographs.image_size} px"
     )
-    scores = evaluate(
-        network,
-        photographs,
-        protocol=options.protocol,
-        batch_size=options.batch_size,
-        precision=options.precision or "float32",
-        progress=True,
-    )
+    scores = score(options, network, photographs, title, "float32")
     k = len(photographs.classes)
     rows = [("over all 1,000 classes", scores.top1_all, scores.top5_all)]
     if k < scores.outputs:

@@ -55,21 +55,32 @@ def evaluate_own(options: argparse.Namespace, path: Path, outputs: int) -> int:
 def show_scores(
     options: argparse.Namespace, network, split, what: str, note: str = ""
 ) -> int:
-    """Score a network of one's own as `nbs evaluate` was asked, and print the scores.
+    """Score a network of one's own, and print the scores and a note.
 
     Args:
         what: names the network and its file for people.
         note: is printed behind the scores.
     """
+    scores = score(options, network, split, f"{what} on {split}", "auto")
+    print("\n".join(filter(None, [str(scores), note])))
+    return 0
+
+
+def score(options: argparse.Namespace, network, split, title: str, precision: str):
+    """Return the scores of a network on a split, as `nbs evaluate` was asked.
+
+    Args:
+        title: what is scored, for people.
+        precision: where a person named none.
+    """
     from ..scoring.evaluation import evaluate
 
-    print(f"{what} on {split}", file=sys.stderr)
-    scores = evaluate(
+    print(title, file=sys.stderr)
+    return evaluate(
         network,
         split,
         protocol=options.protocol,
         batch_size=options.batch_size,
-        precision=options.precision or "auto",
+        precision=options.precision or precision,
+        progress=True,
     )
-    print("\n".join(filter(None, [str(scores), note])))
-    return 0
