@@ -160,7 +160,7 @@ def test_a_run_that_was_moved_is_scored_as_before(place, moved, nbs):
 def test_a_run_of_python_is_used_from_the_shell(place, nbs, tmp_path):
     with pytest.warns(UserWarning):
         data = nbs_utils.load_data(
-            place / "photos", image_size=32, on_bad_image="skip", val_size=4
+            place / "photos", image_size=32, on_bad_image="skip", val_size=6
         )
     torch.manual_seed(0)
     network = nbs_utils.create_model("cifar_resnet20", data=data, shortcut="B")

@@ -231,8 +231,10 @@ def require_same_photographs(
         folder: of the photographs.
         limit: of the split, if a person gave one.
     """
+    from ..scoring.labels import match_classes
     from ..training.identity import data_identity
 
+    match_classes(data.classes, saved.description.classes)  # a renamed one is named
     if saved.description.files and saved.description.files != data.files:
         raise UserError(
             f"The photographs in {folder} are not those that {saved.file} was trained "
