@@ -132,6 +132,8 @@ def test_few_images_get_small_batches_and_enough_steps():
     recipe = small_recipe(240)
     assert (recipe.batch_size, recipe.epochs) == (16, 40)
     assert small_recipe(2000).epochs == 10
+    tuning = small_recipe(320, "fine-tune")
+    assert (tuning.name, tuning.epochs, tuning.layer_decay) == ("fine-tune", 30, 0.7)
     assert "the recipe 'small', for 40 epochs" in advice(240, 128, Recipe.load("short"))
     assert advice(50_000, 128, Recipe.load("short")) == ""
 

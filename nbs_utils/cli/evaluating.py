@@ -127,6 +127,7 @@ def another_network(options: argparse.Namespace, saved, request: dict) -> int:
             )
     for key in ("weights", "freeze"):
         request.pop(key, None)
+    request["on_bad_image"] = "skip"  # named, and left out
     data, network, _ = prepare(request)
     load_weights(network, saved.file)
     split = getattr(data, options.split)

@@ -33,6 +33,7 @@ def evaluate_own(options: argparse.Namespace, path: Path, outputs: int) -> int:
         "data": options.data,
         "image_size": options.image_size,
         "limit": options.limit,
+        "on_bad_image": "skip",  # named, and left out
         "arguments": read_pairs(options.model_set, "--model-set"),
     }
     data, network, _ = prepare(request)

@@ -136,17 +136,17 @@ def choose_recipe(options: argparse.Namespace, data):
     few = count <= SMALL and own_photographs(data)
     if options.recipe is not None:
         recipe = Recipe.load(options.recipe)
-    elif options.weights is not None:
-        recipe = Recipe.load("fine-tune")
+    elif few:
+        recipe = small_recipe(count, "fine-tune" if options.weights else "small")
     else:
-        recipe = small_recipe(count) if few else Recipe.load("short")
+        recipe = Recipe.load("fine-tune" if options.weights else "short")
     if epochs is not None:  # warm-up, milestones and patience keep their share
         recipe = recipe.stretched(positive("epochs", epochs))
     if options.batch_size is not None and recipe.batch_size is not None:
         recipe = recipe.replace(batch_size=options.batch_size)
     recipe = recipe.replace(**changes)
-    note = why_small(count, recipe) if recipe.name == "small" and few else ""
-    return recipe, note
+    chosen = few and recipe.name in ("small", "fine-tune")
+    return recipe, why_small(count, recipe) if chosen else ""
 
 
 def own_photographs(data) -> bool:
@@ -169,7 +169,7 @@ def train(options: argparse.Namespace) -> int:
     request = make_request(options)
     data, network, note = commands.prepare(request)
     recipe, why = choose_recipe(options, data)
-    folder = options.folder or Path("runs") / folder_name(options)
+    folder = options.folder or Path("runs") / folder_name(options, recipe.name)
     say(f"{options.model} on {data}", f"Folder: {folder}", note, why)
     fresh = options.fresh and not restarts()  # what torchrun restarts goes on
     if not fresh:
