@@ -16,6 +16,7 @@ import nbs_utils as nbs
 from nbs_utils.parity.calibration import enliven, varied_images
 from nbs_utils.parity.mutants import Altered, changes_function, list_kinds, mutants_of
 from nbs_utils.zoo.alexnet import AlexNet
+from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
 
 
@@ -31,6 +32,9 @@ def small_alexnet() -> AlexNet:
 NETWORKS = {
     "alexnet": (small_alexnet, 224),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
+    # C with the LRN of A-LRN; at 64 pixels the last map is resized.
+    "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 16, lrn=True, num_classes=10), 64),
+    "vgg_bn": (lambda: VGG(A, (8, 8, 16, 16, 16), 16, norm=True, num_classes=10), 64),
     "vit": (
         lambda: VisionTransformer(
             num_classes=10,
