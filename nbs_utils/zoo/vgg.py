@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nbs_utils.zoo import by_stem, register, require_side
-from nbs_utils.zoo.alexnet import LocalResponseNorm, init_he, make_classifier
+from nbs_utils.zoo.alexnet import LRN, init_he, make_classifier
 
 
 def make_conv(
@@ -49,7 +49,7 @@ def make_features(
                 layers[f"{kind}{stage}_{i}"] = layer
             in_channels = width
         if lrn and stage == 1:
-            layers["lrn1"] = LocalResponseNorm()
+            layers["lrn1"] = LRN()
         layers[f"pool{stage}"] = nn.MaxPool2d(2)
     return nn.Sequential(layers)
 
