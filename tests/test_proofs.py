@@ -33,8 +33,8 @@ NETWORKS = {
     "alexnet": (small_alexnet, 224),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
-    "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 16, lrn=True, num_classes=10), 64),
-    "vgg_bn": (lambda: VGG(A, (8, 8, 16, 16, 16), 16, norm=True, num_classes=10), 64),
+    "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
+    "vgg_bn": (lambda: VGG(A, (8, 8, 16, 16, 16), 64, norm=True, num_classes=10), 64),
     "vit": (
         lambda: VisionTransformer(
             num_classes=10,
