@@ -69,6 +69,8 @@ ARCHITECTURES = {
     "zoo/cifar_resnet20": 32,
     "zoo/resnet18": 64,
     "zoo/resnet50_v1": 64,
+    "zoo/vgg11_lrn": 64,
+    "zoo/vgg16_1x1": 64,
     "zoo/vit_mini_16": 128,
 }
 _OPTIONS = {"vit_b_16": {"image_size": 32}}

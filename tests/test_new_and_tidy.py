@@ -28,6 +28,11 @@ def root(tmp_path):
     make_book(tmp_path)
     for name in ("_toc.yml", "book/family.yml", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
+    # The classics that are begun here are not in the contents yet.
+    contents = (tmp_path / "_toc.yml").read_text().splitlines(keepends=True)
+    begun = ("chapters/classics/lenet\n", "chapters/classics/vgg\n")
+    contents = "".join(line for line in contents if not line.endswith(begun))
+    (tmp_path / "_toc.yml").write_text(contents)
     tidy.write_badges(tmp_path, pytest.fail)
     return tmp_path
 
