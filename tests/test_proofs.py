@@ -30,6 +30,8 @@ def small_alexnet() -> AlexNet:
 
 NETWORKS = {
     "alexnet": (small_alexnet, 224),
+    "googlenet": (lambda: nbs.create_model("googlenet", 10, width=0.125), 96),
+    "googlenet_tv": (lambda: nbs.create_model("googlenet_tv", 10, width=0.125), 96),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     "vit": (
         lambda: VisionTransformer(
