@@ -216,7 +216,7 @@ def test_he_initialization():
     assert conv.weight.std().item() == pytest.approx(expected, rel=0.01)
     assert conv.bias.eq(0).all()
     for classifier in (network.fc, network.aux_4a.fc2):
-        assert classifier.weight.std().item() == pytest.approx(0.01, rel=0.05)
+        assert classifier.weight.std().item() == pytest.approx(1 / 32, rel=0.05)
     hidden = network.aux_4d.fc1.weight.std().item()
     assert hidden == pytest.approx((2 / 2048) ** 0.5, rel=0.01)
 

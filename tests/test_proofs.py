@@ -197,3 +197,13 @@ def test_a_fault_is_made_where_it_says():
         Altered(network, _activation, 1)(x), F.relu6(middle.clone())
     )
     assert len(list_kinds()) >= 30
+
+
+def test_a_fault_that_fails_elsewhere_is_not_seen_here():
+    from nbs_utils.parity.faults import _max_ceil
+
+    network = nn.Sequential(nn.MaxPool2d(2, 1), nn.MaxPool2d(3, 2, ceil_mode=True))
+    x = torch.randn(1, 1, 3, 3)
+    torch.testing.assert_close(Altered(network, _max_ceil, 0)(x), network(x))
+    with pytest.raises(RuntimeError, match="too small"):
+        Altered(network, _max_ceil, 1)(x)  # a window of 3 does not fit into 2 x 2

@@ -127,15 +127,15 @@ def make_stem(
 
 
 def initialize(network: nn.Module) -> None:
-    """Draw initial weights after He et al. (2015): variance 2 / fan-in, biases zero.
+    """Draw the initial weights after He et al. (2015); biases begin at zero.
 
-    Layers without a ReLU behind them, the classifiers, begin near zero: N(0, 0.01).
+    Layers in front of a ReLU: normal with variance 2 / fan-in. The classifiers, which
+    no ReLU follows: 1 / fan-in.
     """
     for name, layer in network.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if name.endswith(("fc", "fc2")):
-                nn.init.normal_(layer.weight, std=0.01)
+            kind = "linear" if name.endswith(("fc", "fc2")) else "relu"
+            nn.init.kaiming_normal_(layer.weight, nonlinearity=kind)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
