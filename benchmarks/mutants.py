@@ -67,6 +67,7 @@ ARCHITECTURES = {
     "ptcv/xception": 299,
     "zoo/alexnet_2012": 227,
     "zoo/cifar_resnet20": 32,
+    "zoo/googlenet": 96,
     "zoo/resnet18": 64,
     "zoo/resnet50_v1": 64,
     "zoo/vgg11_lrn": 64,

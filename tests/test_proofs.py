@@ -36,6 +36,8 @@ NETWORKS = {
     # With ReLU, faults of the activation apply as well: for tanh the list has none.
     "lenet": (lambda: LeNet5(unit="relu", in_channels=3), 39),
     "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 39),
+    "googlenet": (lambda: nbs.create_model("googlenet", 10, width=0.125), 96),
+    "googlenet_tv": (lambda: nbs.create_model("googlenet_tv", 10, width=0.125), 96),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
@@ -204,3 +206,13 @@ def test_a_fault_is_made_where_it_says():
         Altered(network, _activation, 1)(x), F.relu6(middle.clone())
     )
     assert len(list_kinds()) >= 30
+
+
+def test_a_fault_that_fails_elsewhere_is_not_seen_here():
+    from nbs_utils.parity.faults import _max_ceil
+
+    network = nn.Sequential(nn.MaxPool2d(2, 1), nn.MaxPool2d(3, 2, ceil_mode=True))
+    x = torch.randn(1, 1, 3, 3)
+    torch.testing.assert_close(Altered(network, _max_ceil, 0)(x), network(x))
+    with pytest.raises(RuntimeError, match="too small"):
+        Altered(network, _max_ceil, 1)(x)  # a window of 3 does not fit into 2 x 2

@@ -104,6 +104,23 @@ def test_a_preset_of_another_crop_and_interpolation():
     assert published("resnet18").weights == "IMAGENET1K_V1"
     assert {"alexnet", "resnet18", "resnet152", "vit_b_16"} <= set(list_published())
     assert "resnet50_v1" not in list_published()
+    # the book's googlenet is the paper's; torchvision's has another name here
+    assert "googlenet" not in list_published()
+    assert published("googlenet_tv").file_name.startswith("googlenet-")
+    assert published("googlenet_tv").mean == (0.5, 0.5, 0.5)
+
+
+def test_weights_of_a_network_that_has_another_name_here(tmp_path):
+    theirs = reference_network("googlenet")
+    file = tmp_path / "weights.pth"
+    torch.save(theirs.state_dict(), file)
+    network, entry = load_published("googlenet_tv", path=file)
+    x = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), theirs(x), rtol=1e-3, atol=1e-4)
+    assert entry.model == "googlenet_tv"
+    with pytest.raises(ValueError, match="no weights of googlenet"):
+        load_published("googlenet", path=file)
 
 
 def test_files_of_weights_that_are_refused(weights, tmp_path):

@@ -40,10 +40,16 @@ class _Altering(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        changed = self.change(func, args, kwargs)
+        meant = self.only is None or self.only == self.seen
+        try:
+            changed = self.change(func, args, kwargs)
+        except RuntimeError:
+            if meant:
+                raise
+            changed = True  # it applies here and fails, but another place is meant
         if changed is not None:
             self.seen += 1
-            if self.only is None or self.only == self.seen - 1:
+            if meant:
                 return changed
         return func(*args, **kwargs)
 

@@ -14,7 +14,10 @@ from ..training.description import Description
 from ..zoo import create_model, list_models, model_entry
 
 # These were trained on inputs scaled to -1..1; torchvision's networks do it inside.
-_HALVES = ("googlenet", "inception_v3")
+_HALVES = ("googlenet_tv", "inception_v3")
+# What torchvision calls a network of the book, where the names differ. The book's own
+# googlenet is the paper's, without batch norm, which torchvision does not have.
+_THEIR_NAMES = {"googlenet_tv": "googlenet", "googlenet": None}
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Published:
     """What torchvision says of one of its files of weights.
 
     Attributes:
-        model: the network's name, here and there.
+        model: the network's name here.
         weights: the name of the weights, "IMAGENET1K_V1".
         url: where the file is.
         top1, top5: fractions on ImageNet's validation set, one center crop.
@@ -57,7 +60,12 @@ def list_published(pattern: str | None = None) -> list[str]:
     from torchvision import models
 
     theirs = set(models.list_models(module=models))
-    return [name for name in list_models(pattern) if name in theirs]
+    return [name for name in list_models(pattern) if their_name(name) in theirs]
+
+
+def their_name(model: str) -> str | None:
+    """Return what torchvision calls a network of the book; None if it has none."""
+    return _THEIR_NAMES.get(model, model)
 
 
 def published(model: str, weights: str | None = None) -> Published:
@@ -79,7 +87,7 @@ def published(model: str, weights: str | None = None) -> Published:
             f"{', '.join(list_published())}. Weights of your own can be given as a "
             "checkpoint: nbs evaluate RUN."
         )
-    choices = models.get_model_weights(model).__members__
+    choices = models.get_model_weights(their_name(model)).__members__
     if weights is None:
         weights = next(
             (w for w in choices if w == "IMAGENET1K_V1"), next(iter(choices))
@@ -138,7 +146,7 @@ def load_published(
         network.load_state_dict(state)
         return network.eval(), entry
     where = path or entry.file_name
-    source = reference_network(model, vary=False, **size)
+    source = reference_network(their_name(model), vary=False, **size)
     fill(source, state, model, where)
     carry(source, network, model, where, (3, entry.crop, entry.crop))
     return network.eval(), entry
@@ -159,7 +167,7 @@ def load_for_use(model: str, weights: str) -> nn.Module:
     path = Path(weights).expanduser()
     own = path if path.is_file() or path.suffix in (".pth", ".pt") else None
     network, entry = load_published(model, None if own else weights, own)
-    choice = models.get_model_weights(model)[entry.weights]
+    choice = models.get_model_weights(their_name(model))[entry.weights]
     network.description = Description(
         model=model,
         network_class=type(network).__name__,

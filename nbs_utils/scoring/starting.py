@@ -12,7 +12,7 @@ from ..parity.weights import carry
 from ..training.depth import classifier_names
 from ..training.description import KEY, Description, some
 from .loading import read_saved
-from .published_weights import load_published
+from .published_weights import load_published, their_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +183,8 @@ def from_reference(network: nn.Module, state: dict, path: Path) -> dict[str, Ten
     arguments.pop("in_channels", None)
     size = {k: v for k, v in arguments.items() if k == "image_size"}
     try:
-        source = reference_network(name, vary=False, num_classes=classes, **size)
+        theirs = their_name(name) or name
+        source = reference_network(theirs, vary=False, num_classes=classes, **size)
         source.load_state_dict(state)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         first = next(iter(state))
