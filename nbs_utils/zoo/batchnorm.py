@@ -4,6 +4,7 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -101,10 +102,7 @@ class InceptionModule(nn.Module):
         super().__init__()
         one, reduce, three, reduce_double, double, projection = widths
         stride = 1 if one else 2
-
-        def layer(*shape):
-            return ConvNormAct(*shape, norm=norm)
-
+        layer = partial(ConvNormAct, norm=norm)
         single = layer(in_channels, reduce, 1), layer(reduce, three, 3, stride)
         twice = (
             layer(in_channels, reduce_double, 1),
@@ -160,6 +158,54 @@ FIGURE_5 = {
 }
 
 
+def widen(channels: int, width: float) -> int:
+    """Return `width` times the channels, at least 16; none stay none."""
+    return max(int(channels * width), 16) if channels else 0
+
+
+def make_entry(
+    in_channels: int,
+    stem: str,
+    separable: bool,
+    width: float,
+    norm: Callable[[int], nn.Module] | None,
+) -> OrderedDict[str, nn.Module]:
+    """Return what comes before the modules; see `BNInception`."""
+    kernel_size, stride = by_stem(stem, imagenet=(7, 2), cifar=(3, 1))
+    c1, c2, c3 = (widen(c, width) for c in (64, 64, 192))
+
+    def pool():
+        if stem == "cifar":
+            return nn.Identity()
+        return nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+    twice = ConvNormAct(c1, c2, 1, norm=norm), ConvNormAct(c2, c3, 3, norm=norm)
+    return OrderedDict(
+        conv1=make_stem(in_channels, c1, kernel_size, stride, separable, norm),
+        pool1=pool(),  # (B, 64, 56, 56)
+        conv2=nn.Sequential(*twice),
+        pool2=pool(),  # (B, 192, 28, 28)
+    )
+
+
+def make_modules(
+    channels: int,
+    projection: int,
+    width: float,
+    norm: Callable[[int], nn.Module] | None,
+) -> OrderedDict[str, InceptionModule]:
+    """Return the ten modules for an input of `channels`; see `BNInception`."""
+    modules = OrderedDict()
+    for name, (*widths, last, pool) in FIGURE_5.items():
+        widths = (*widths, projection if last is None else last)
+        module = InceptionModule(
+            channels, [widen(c, width) for c in widths], pool, norm
+        )
+        modules[f"inception_{name}"] = module
+        channels = module.out_channels
+    return modules
+
+
 def initialize(network: nn.Module) -> None:
     """Draw weights as He et al. (2015) do, with biases of zero."""
     for module in network.modules():
@@ -194,31 +240,17 @@ class BNInception(nn.Sequential):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-
-        def wide(channels):
-            return max(int(channels * width), 16) if channels else 0
-
-        kernel_size, stride = by_stem(stem, imagenet=(7, 2), cifar=(3, 1))
-        pools = stem == "imagenet"
-        c1, c2, channels = wide(64), wide(64), wide(192)
-        self.conv1 = make_stem(in_channels, c1, kernel_size, stride, separable, norm)
-        if pools:  # (B, 64, 112, 112) -> (B, 64, 56, 56)
-            self.pool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        reduce = ConvNormAct(c1, c2, 1, norm=norm)
-        self.conv2 = nn.Sequential(reduce, ConvNormAct(c2, channels, 3, norm=norm))
-        if pools:  # (B, 192, 56, 56) -> (B, 192, 28, 28)
-            self.pool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        for name, (*widths, last, pool) in FIGURE_5.items():
-            widths = [wide(c) for c in (*widths, projection if last is None else last)]
-            module = InceptionModule(channels, widths, pool, norm)
-            self.add_module(f"inception_{name}", module)
-            channels = module.out_channels  # at last (B, 1024, 7, 7)
+        self.least_side = by_stem(stem, imagenet=32, cifar=8)
+        entry = make_entry(in_channels, stem, separable, width, norm)
+        modules = make_modules(widen(192, width), projection, width, norm)
+        for name, module in (*entry.items(), *modules.items()):
+            self.add_module(name, module)  # (B, 192, 28, 28), (B, 1024, 7, 7)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # (B, 1024)
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc = nn.Linear(module.out_channels, num_classes)
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        require_side(x, 32 if hasattr(self, "pool1") else 8)
+        require_side(x, self.least_side)
         return super().forward(x)
 
 
