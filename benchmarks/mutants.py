@@ -66,6 +66,8 @@ ARCHITECTURES = {
     "ptcv/bninception": 224,
     "ptcv/xception": 299,
     "zoo/alexnet_2012": 227,
+    "zoo/bn_inception": 64,
+    "zoo/bn_inception_caffe": 64,
     "zoo/cifar_resnet20": 32,
     "zoo/googlenet": 96,
     "zoo/resnet18": 64,

@@ -16,6 +16,7 @@ import nbs_utils as nbs
 from nbs_utils.parity.calibration import enliven, varied_images
 from nbs_utils.parity.mutants import Altered, changes_function, list_kinds, mutants_of
 from nbs_utils.zoo.alexnet import AlexNet
+from nbs_utils.zoo.batchnorm import BNInception
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
@@ -32,6 +33,7 @@ def small_alexnet() -> AlexNet:
 
 NETWORKS = {
     "alexnet": (small_alexnet, 224),
+    "batchnorm": (lambda: BNInception(width=0.25, num_classes=10), 64),
     # At 39 pixels both poolings meet an odd side and the maps before C5 are resized.
     # With ReLU, faults of the activation apply as well: for tanh the list has none.
     "lenet": (lambda: LeNet5(unit="relu", in_channels=3), 39),
