@@ -67,6 +67,8 @@ ARCHITECTURES = {
     "ptcv/xception": 299,
     "zoo/alexnet_2012": 96,
     "zoo/cifar_resnet20": 32,
+    "zoo/nin": 96,
+    "zoo/nin_cifar": 32,
     "zoo/resnet18": 64,
     "zoo/resnet50_v1": 64,
     "zoo/vit_mini_16": 128,

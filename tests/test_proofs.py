@@ -16,6 +16,7 @@ import nbs_utils as nbs
 from nbs_utils.parity.calibration import enliven, varied_images
 from nbs_utils.parity.mutants import Altered, changes_function, list_kinds, mutants_of
 from nbs_utils.zoo.alexnet import AlexNet
+from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.vit import VisionTransformer
 
 
@@ -30,6 +31,11 @@ def small_alexnet() -> AlexNet:
 
 NETWORKS = {
     "alexnet": (small_alexnet, 224),
+    "nin": (lambda: NiN(((8,) * 3, (8,) * 3, (8,) * 3, (8, 8)), num_classes=10), 96),
+    "nin_norm": (
+        lambda: nbs.create_model("nin_cifar", 10, widths=((8,) * 3,) * 3, norm=True),
+        32,
+    ),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     "vit": (
         lambda: VisionTransformer(
