@@ -70,6 +70,8 @@ ARCHITECTURES = {
     "zoo/bn_inception_caffe": 64,
     "zoo/cifar_resnet20": 32,
     "zoo/googlenet": 96,
+    "zoo/nin": 96,
+    "zoo/nin_cifar": 32,
     "zoo/resnet18": 64,
     "zoo/resnet50_v1": 64,
     "zoo/vgg11_lrn": 64,

@@ -19,6 +19,7 @@ from nbs_utils.zoo.alexnet import AlexNet
 from nbs_utils.zoo.batchnorm import BNInception
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.vgg import VGG, A, C
+from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.vit import VisionTransformer
 
 
@@ -40,6 +41,11 @@ NETWORKS = {
     "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 39),
     "googlenet": (lambda: nbs.create_model("googlenet", 10, width=0.125), 96),
     "googlenet_tv": (lambda: nbs.create_model("googlenet_tv", 10, width=0.125), 96),
+    "nin": (lambda: NiN(((8,) * 3, (8,) * 3, (8,) * 3, (8, 8)), num_classes=10), 96),
+    "nin_norm": (
+        lambda: nbs.create_model("nin_cifar", 10, widths=((8,) * 3,) * 3, norm=True),
+        32,
+    ),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
