@@ -224,3 +224,12 @@ def test_a_fault_that_fails_elsewhere_is_not_seen_here():
     torch.testing.assert_close(Altered(network, _max_ceil, 0)(x), network(x))
     with pytest.raises(RuntimeError, match="too small"):
         Altered(network, _max_ceil, 1)(x)  # a window of 3 does not fit into 2 x 2
+def test_a_change_that_is_impossible_elsewhere_is_no_fault_here():
+    from nbs_utils.parity.faults import _max_ceil
+
+    network = nn.Sequential(nn.MaxPool2d(3, 2), nn.MaxPool2d(3, 2, ceil_mode=True))
+    x = torch.randn(1, 1, 5, 5)  # the second pooling needs its ceiling: 2 x 2
+    assert torch.equal(Altered(network, _max_ceil, 0)(x), network(x))
+    for place in (1, None):
+        with pytest.raises(RuntimeError):
+            Altered(network, _max_ceil, place)(x)
