@@ -67,6 +67,7 @@ ARCHITECTURES = {
     "ptcv/xception": 299,
     "zoo/alexnet_2012": 96,
     "zoo/cifar_resnet20": 32,
+    "zoo/inception_v3": 128,
     "zoo/resnet18": 64,
     "zoo/resnet50_v1": 64,
     "zoo/vit_mini_16": 128,

@@ -16,6 +16,7 @@ import nbs_utils as nbs
 from nbs_utils.parity.calibration import enliven, varied_images
 from nbs_utils.parity.mutants import Altered, changes_function, list_kinds, mutants_of
 from nbs_utils.zoo.alexnet import AlexNet
+from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.vit import VisionTransformer
 
 
@@ -30,6 +31,7 @@ def small_alexnet() -> AlexNet:
 
 NETWORKS = {
     "alexnet": (small_alexnet, 224),
+    "inception_v3": (lambda: InceptionV3(width_mult=0.1, num_classes=10), 123),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     "vit": (
         lambda: VisionTransformer(

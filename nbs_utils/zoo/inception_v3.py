@@ -241,11 +241,10 @@ class InceptionV3(nn.Module):
     """Inception v3 (Szegedy et al., 2016): (B, C, H, W) -> (B, num_classes).
 
     Args:
-        width_mult: factor on all numbers of channels; see `scaled`.
+        width_mult, stem: see `scaled` and `make_stem`.
         aux: add the auxiliary head; then training mode returns (logits, its logits).
         dropout: probability, before the classifier.
-        stem: "imagenet" or "cifar"; see `make_stem`.
-        num_classes, in_channels: numbers of outputs and of the images' channels.
+        num_classes, in_channels: outputs, and channels of the images.
     """
 
     def __init__(
@@ -260,8 +259,7 @@ class InceptionV3(nn.Module):
         super().__init__()
         self.least = by_stem(stem, imagenet=75, cifar=15)  # one place at the end
         self.stem = make_stem(stem, in_channels, width_mult)
-        c = scaled(192, width_mult)
-        self.mixed_5, c = make_stage(c, GRID_35, width_mult)
+        self.mixed_5, c = make_stage(scaled(192, width_mult), GRID_35, width_mult)
         self.mixed_6, c = make_stage(c, GRID_17, width_mult)
         self.aux = AuxiliaryHead(c, num_classes, width_mult) if aux else None
         self.mixed_7, c = make_stage(c, GRID_8, width_mult)
@@ -274,8 +272,7 @@ class InceptionV3(nn.Module):
         require_side(x, self.least)
         x = self.mixed_6(self.mixed_5(self.stem(x)))  # (B, 768, 17, 17)
         aux = self.aux(x) if self.aux is not None and self.training else None
-        x = self.pool(self.mixed_7(x))  # (B, 2048)
-        logits = self.fc(self.dropout(x))  # (B, num_classes)
+        logits = self.fc(self.dropout(self.pool(self.mixed_7(x))))
         return logits if aux is None else (logits, aux)
 
 
