@@ -16,7 +16,7 @@ from nbs_utils.zoo.inception_v3 import (
 
 def narrow(**options):
     torch.manual_seed(0)
-    return nbs.create_model("inception_v3", 10, width_mult=0.25, **options)
+    return nbs.create_model("inception_v3", 10, width=0.25, **options)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_no_image_is_dropped_at_the_sizes_of_the_exercise():
 
 
 def test_the_stem_for_small_images_keeps_their_grid():
-    network = nbs.create_model("inception_v3", 10, image_size=32, width_mult=0.25)
+    network = nbs.create_model("inception_v3", 10, image_size=32, width=0.25)
     x = torch.randn(2, 3, 32, 32)
     grids = []
     for part in (network.stem, network.mixed_5, network.mixed_6, network.mixed_7):
@@ -134,7 +134,7 @@ def test_the_auxiliary_head_begins_with_little_to_say():
 
 @pytest.mark.parametrize("side", [1, 3, 5, 6, 16])
 def test_the_auxiliary_head_takes_small_maps(side):
-    head = AuxiliaryHead(16, 7, width_mult=0.25).eval()
+    head = AuxiliaryHead(16, 7, width=0.25).eval()
     assert head(torch.randn(2, 16, side, side)).shape == (2, 7)
 
 

@@ -25,9 +25,9 @@ def conv(
     return ConvNormAct(*shape, norm=norm)
 
 
-def scaled(channels: int, width_mult: float) -> int:
+def scaled(channels: int, width: float) -> int:
     """Return that multiple of a published number of channels, but at least 16."""
-    return max(16, int(channels * width_mult))
+    return max(16, int(channels * width))
 
 
 class Inception(nn.ModuleDict):
@@ -36,18 +36,18 @@ class Inception(nn.ModuleDict):
     Args:
         in_channels: of the map.
         branches: name -> the layers of one branch; see `make_branch`.
-        width_mult: see `scaled`.
+        width: see `scaled`.
 
     Shape: (B, C, H, W) -> (B, out_channels, H, W), or about half of H and W.
     """
 
     def __init__(
-        self, in_channels: int, branches: dict[str, list], width_mult: float = 1.0
+        self, in_channels: int, branches: dict[str, list], width: float = 1.0
     ) -> None:
         super().__init__()
         self.out_channels = 0
         for name, layers in branches.items():
-            self[name], channels = make_branch(in_channels, layers, width_mult)
+            self[name], channels = make_branch(in_channels, layers, width)
             self.out_channels += channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -55,7 +55,7 @@ class Inception(nn.ModuleDict):
 
 
 def make_branch(
-    channels: int, layers: list, width_mult: float = 1.0
+    channels: int, layers: list, width: float = 1.0
 ) -> tuple[nn.Sequential, int]:
     """Return the layers of a branch in a row, and the channels of its output.
 
@@ -63,17 +63,17 @@ def make_branch(
         channels: of the input.
         layers: in order: (channels, kernel size), (channels, kernel size, stride),
             "average" or "maximum" for a pooling, or a dictionary for a fork.
-        width_mult: see `scaled`.
+        width: see `scaled`.
     """
     branch = nn.Sequential()
     for layer in layers:
-        module, channels = make_layer(channels, layer, width_mult)
+        module, channels = make_layer(channels, layer, width)
         branch.append(module)
     return branch, channels
 
 
 def make_layer(
-    channels: int, layer: tuple | str | dict, width_mult: float
+    channels: int, layer: tuple | str | dict, width: float
 ) -> tuple[nn.Module, int]:
     """Return one layer of a branch, and the channels of its output."""
     if layer == "average":
@@ -81,10 +81,10 @@ def make_layer(
     if layer == "maximum":
         return nn.MaxPool2d(3, stride=2), channels
     if isinstance(layer, dict):
-        fork = Inception(channels, layer, width_mult)
+        fork = Inception(channels, layer, width)
         return fork, fork.out_channels
     out_channels, kernel_size, *stride = layer
-    out_channels = scaled(out_channels, width_mult)
+    out_channels = scaled(out_channels, width)
     padding = 0 if stride else None
     return conv(
         channels, out_channels, kernel_size, *stride, padding=padding
@@ -145,16 +145,14 @@ class AuxiliaryHead(nn.Module):
     Args:
         in_channels: of the map.
         num_classes: number of outputs.
-        width_mult: see `scaled`.
+        width: see `scaled`.
 
     Shape: (B, C, H, W) -> (B, num_classes).
     """
 
-    def __init__(
-        self, in_channels: int, num_classes: int, width_mult: float = 1.0
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, width: float = 1.0) -> None:
         super().__init__()
-        reduced, features = scaled(128, width_mult), scaled(768, width_mult)
+        reduced, features = scaled(128, width), scaled(768, width)
         self.reduce = conv(in_channels, reduced, 1)
         self.conv = conv(reduced, features, 5, padding=0)
         self.fc = nn.Linear(features, num_classes)
@@ -168,17 +166,17 @@ class AuxiliaryHead(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-def make_stem(kind: str, in_channels: int, width_mult: float) -> nn.Sequential:
+def make_stem(kind: str, in_channels: int, width: float) -> nn.Sequential:
     """Return the layers before the first module; their names are the authors'.
 
     Args:
         kind: "imagenet", or "cifar" for images of about 32 pixels.
         in_channels: of the images.
-        width_mult: see `scaled`.
+        width: see `scaled`.
     """
     stride, padding = by_stem(kind, imagenet=(2, 0), cifar=(1, 1))
     pool = by_stem(kind, imagenet=nn.MaxPool2d(3, stride=2), cifar=nn.Identity())
-    c1, c2, c3, c4 = (scaled(c, width_mult) for c in (32, 64, 80, 192))
+    c1, c2, c3, c4 = (scaled(c, width) for c in (32, 64, 80, 192))
     layers = OrderedDict(
         conv_1a=conv(in_channels, c1, 3, stride, padding),  # (B, 32, 149, 149)
         conv_2a=conv(c1, c1, 3, padding=padding),  # (B, 32, 147, 147)
@@ -203,18 +201,18 @@ GRID_8 = {"a": TO_8, "b": MODULE_8, "c": MODULE_8}
 
 
 def make_stage(
-    channels: int, modules: dict[str, dict], width_mult: float
+    channels: int, modules: dict[str, dict], width: float
 ) -> tuple[nn.Sequential, int]:
     """Return the modules of a stage in a row, and the channels of its output.
 
     Args:
         channels: of the input.
         modules: name -> description of a module; see `Inception`.
-        width_mult: see `scaled`.
+        width: see `scaled`.
     """
     stage = nn.Sequential()
     for name, branches in modules.items():
-        stage.add_module(name, Inception(channels, branches, width_mult))
+        stage.add_module(name, Inception(channels, branches, width))
         channels = stage[-1].out_channels
     return stage, channels
 
@@ -241,7 +239,7 @@ class InceptionV3(nn.Module):
     """Inception v3 (Szegedy et al., 2016): (B, C, H, W) -> (B, num_classes).
 
     Args:
-        width_mult, stem: see `scaled` and `make_stem`.
+        width, stem: see `scaled` and `make_stem`.
         aux: add the auxiliary head; then training mode returns (logits, its logits).
         dropout: probability, before the classifier.
         num_classes, in_channels: outputs, and channels of the images.
@@ -249,7 +247,7 @@ class InceptionV3(nn.Module):
 
     def __init__(
         self,
-        width_mult: float = 1.0,
+        width: float = 1.0,
         aux: bool = False,
         dropout: float = 0.2,
         stem: str = "imagenet",
@@ -258,11 +256,11 @@ class InceptionV3(nn.Module):
     ) -> None:
         super().__init__()
         self.least = by_stem(stem, imagenet=75, cifar=15)  # one place at the end
-        self.stem = make_stem(stem, in_channels, width_mult)
-        self.mixed_5, c = make_stage(scaled(192, width_mult), GRID_35, width_mult)
-        self.mixed_6, c = make_stage(c, GRID_17, width_mult)
-        self.aux = AuxiliaryHead(c, num_classes, width_mult) if aux else None
-        self.mixed_7, c = make_stage(c, GRID_8, width_mult)
+        self.stem = make_stem(stem, in_channels, width)
+        self.mixed_5, c = make_stage(scaled(192, width), GRID_35, width)
+        self.mixed_6, c = make_stage(c, GRID_17, width)
+        self.aux = AuxiliaryHead(c, num_classes, width) if aux else None
+        self.mixed_7, c = make_stage(c, GRID_8, width)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(c, num_classes)
