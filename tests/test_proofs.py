@@ -31,7 +31,7 @@ def small_alexnet() -> AlexNet:
 
 NETWORKS = {
     "alexnet": (small_alexnet, 224),
-    "inception_v3": (lambda: InceptionV3(width=0.1, num_classes=10), 123),
+    "inception_v3": (lambda: InceptionV3(width=0.25, num_classes=10), 123),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     "vit": (
         lambda: VisionTransformer(
