@@ -20,6 +20,7 @@ from nbs_utils.zoo.batchnorm import BNInception
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.nin import NiN
+from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.vit import VisionTransformer
 
 
@@ -46,6 +47,7 @@ NETWORKS = {
         lambda: nbs.create_model("nin_cifar", 10, widths=((8,) * 3,) * 3, norm=True),
         32,
     ),
+    "inception_v3": (lambda: InceptionV3(width=0.25, num_classes=10), 123),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
