@@ -173,7 +173,12 @@ def test_halving_fits_the_convolutions_beside_it(side):
 
 
 def test_separable_stem_keeps_its_multiplier_within_its_width():
-    for in_channels, width, between in ((3, 64, 24), (1, 64, 8), (4, 16, 16), (3, 16, 15)):
+    for in_channels, width, between in (
+        (3, 64, 24),
+        (1, 64, 8),
+        (4, 16, 16),
+        (3, 16, 15),
+    ):
         stem = make_stem(in_channels, width, 7, 2, True, nn.BatchNorm2d)
         assert stem.depthwise.out_channels == between
         assert stem(torch.zeros(2, in_channels, 9, 9)).shape == (2, width, 5, 5)

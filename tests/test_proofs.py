@@ -20,6 +20,7 @@ from nbs_utils.zoo.batchnorm import BNInception
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.nin import NiN
+from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.vit import VisionTransformer
 
 
@@ -46,6 +47,7 @@ NETWORKS = {
         lambda: nbs.create_model("nin_cifar", 10, widths=((8,) * 3,) * 3, norm=True),
         32,
     ),
+    "inception_v3": (lambda: InceptionV3(width=0.25, num_classes=10), 123),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
@@ -224,3 +226,12 @@ def test_a_fault_that_fails_elsewhere_is_not_seen_here():
     torch.testing.assert_close(Altered(network, _max_ceil, 0)(x), network(x))
     with pytest.raises(RuntimeError, match="too small"):
         Altered(network, _max_ceil, 1)(x)  # a window of 3 does not fit into 2 x 2
+def test_a_change_that_is_impossible_elsewhere_is_no_fault_here():
+    from nbs_utils.parity.faults import _max_ceil
+
+    network = nn.Sequential(nn.MaxPool2d(3, 2), nn.MaxPool2d(3, 2, ceil_mode=True))
+    x = torch.randn(1, 1, 5, 5)  # the second pooling needs its ceiling: 2 x 2
+    assert torch.equal(Altered(network, _max_ceil, 0)(x), network(x))
+    for place in (1, None):
+        with pytest.raises(RuntimeError):
+            Altered(network, _max_ceil, place)(x)
