@@ -52,6 +52,9 @@ lint: $(VENV)/.test-ready  ## check style and format of code and notebooks
 
 diffs: $(VENV)/.test-ready  ## let git show changes of notebooks cell by cell, in this clone (nbdime)
 	@$(BIN)/python -m nbdime config-git --enable
+	@# By their full names: git finds them where the environment is not active.
+	@git config diff.jupyternotebook.command "$(abspath $(BIN))/git-nbdiffdriver diff"
+	@git config merge.jupyternotebook.driver "$(abspath $(BIN))/git-nbmergedriver merge %O %A %B %L %P"
 	@echo "git diff and git merge now read notebooks; undo with: $(BIN)/python -m nbdime config-git --disable"
 
 pdf: $(VENV)/.book-ready  ## print the whole book to book/_build/pdf/book.pdf (needs Chromium)

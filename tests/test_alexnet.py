@@ -12,7 +12,7 @@ from nbs_utils import (
     reference_network,
     transplant,
 )
-from nbs_utils.zoo.alexnet import AlexNet, LocalResponseNorm, init_2012, init_he
+from nbs_utils.zoo.alexnet import LRN, AlexNet, init_2012, init_he
 
 
 def on_meta(name, **changes):
@@ -56,7 +56,7 @@ def test_towers_do_not_see_each_other_before_conv3():
 def test_lrn_against_the_formula_written_out():
     torch.manual_seed(0)
     a = 30 * torch.randn(2, 7, 3, 4)
-    out = LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, k=2.0)(a)
+    out = LRN(size=5, alpha=1e-4, beta=0.75, k=2.0)(a)
     for i in range(7):
         low, high = max(0, i - 2), min(6, i + 2)
         energy = sum(a[:, j] ** 2 for j in range(low, high + 1))
@@ -66,7 +66,7 @@ def test_lrn_against_the_formula_written_out():
 
 def test_lrn_alpha_is_the_papers_not_pytorchs():
     a = 50 * torch.randn(1, 16, 4, 4)
-    ours = LocalResponseNorm(5, alpha=1e-4)(a)
+    ours = LRN(5, alpha=1e-4)(a)
     assert torch.allclose(ours, nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)(a), atol=1e-4)
     assert not torch.allclose(
         ours, nn.LocalResponseNorm(5, 1e-4, 0.75, 2.0)(a), atol=1e-2

@@ -35,6 +35,11 @@ def environment() -> dict:
     return yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 
 
+def test_no_requirement_is_declared_twice(metadata):
+    names = [canonicalize_name(one.name) for one in required(metadata, ())]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_extras_are_the_files_in_requirements(metadata):
     own = {str(one) for one in required(metadata, ())}
     for extra in EXTRAS:

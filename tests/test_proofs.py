@@ -17,6 +17,7 @@ from nbs_utils.parity.calibration import enliven, varied_images
 from nbs_utils.parity.mutants import Altered, changes_function, list_kinds, mutants_of
 from nbs_utils.zoo.alexnet import AlexNet
 from nbs_utils.zoo.nin import NiN
+from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.vit import VisionTransformer
 
 
@@ -36,6 +37,10 @@ NETWORKS = {
         lambda: nbs.create_model("nin_cifar", 10, widths=((8,) * 3,) * 3, norm=True),
         32,
     ),
+    # At 39 pixels both poolings meet an odd side and the maps before C5 are resized.
+    # With ReLU, faults of the activation apply as well: for tanh the list has none.
+    "lenet": (lambda: LeNet5(unit="relu", in_channels=3), 39),
+    "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 39),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     "vit": (
         lambda: VisionTransformer(

@@ -252,8 +252,12 @@ def test_resume_false_starts_again(whole, tmp_path):
     train(toy_network(seed=1), tmp_path, RECIPE.replace(epochs=1, ema=0))
     net = network()
     other = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "final.pt").write_bytes(b"of the first")
     assert_same_end(train(net, tmp_path, resume=False), net, whole)
     assert (tmp_path / "previous-last.pt").read_bytes() == other
+    # a network that `nbs train` left is not taken for that of the new start
+    assert (tmp_path / "previous-final.pt").read_bytes() == b"of the first"
+    assert not (tmp_path / "final.pt").exists()
 
 
 def test_float16_mixup_and_adamw_are_resumed(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_a_photograph_is_seen_as_evaluation_sees_it(network, data, place):
 
 def test_files_tensors_and_pictures_give_the_same(network, place):
     path = place / "one.png"
-    image = photograph(CLASSES["tree"], 5, 90, 70)
+    image = photograph("church", 5, 90, 70)
     image.save(path)
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     rows = [
@@ -121,7 +122,7 @@ def test_labels_follow_the_names_of_classes(network, data):
     assert torch.equal(seen.labels, split.labels)
     assert nbs.evaluate(network, seen).correct1 == nbs.evaluate(network, split).correct1
     with pytest.raises(ValueError, match="'dog', which the network was not trained on"):
-        match_classes(["tree", "dog"], data.classes)
+        match_classes(["church", "dog"], data.classes)
 
 
 # ---- Few images
@@ -131,8 +132,21 @@ def test_few_images_get_small_batches_and_enough_steps():
     recipe = small_recipe(240)
     assert (recipe.batch_size, recipe.epochs) == (16, 40)
     assert small_recipe(2000).epochs == 10
+    tuning = small_recipe(320, "fine-tune")
+    assert (tuning.name, tuning.epochs, tuning.layer_decay) == ("fine-tune", 30, 0.7)
     assert "the recipe 'small', for 40 epochs" in advice(240, 128, Recipe.load("short"))
     assert advice(50_000, 128, Recipe.load("short")) == ""
+
+
+def test_fit_says_what_suits_few_images(data, capsys):
+    network = nbs.create_model("cifar_resnet20", data=data)
+    nbs.fit(network, data, epochs=1, progress="lines")
+    said = capsys.readouterr().err
+    words = f"{len(data.train)} training images in batches of 8 are"
+    assert words in said
+    assert "the recipe 'small'" in said
+    nbs.fit(network, data, "small", epochs=1, progress="lines")
+    assert "training images in batches" not in capsys.readouterr().err
 
 
 def test_balanced_weights_count_classes_alike():
@@ -247,7 +261,7 @@ def test_an_exported_file_says_what_the_network_says(network, place, to):
         pytest.importorskip("onnx", reason="requirements/onnx.txt is not installed")
     made = export_model(network, place / f"model.{to}", to)
     assert made.difference < 1e-3
-    photo = place / "photos" / "tree" / "photo 1 ü.jpg"
+    photo = place / "photos" / "church" / "photo 1 ü.jpg"
     if to == "onnx":
         import onnx
         import onnxruntime
@@ -273,6 +287,13 @@ def test_an_exported_file_says_what_the_network_says(network, place, to):
         logits.softmax(1), found.probabilities, atol=2e-3, rtol=0
     )
     assert said["classes"] == sorted(CLASSES)
+
+
+def test_onnx_without_its_packages_says_what_to_install(network, place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ExportError, match="pip install onnx onnxscript onnxruntime"):
+        export_model(network, place / "none.onnx", "onnx")
 
 
 def test_a_file_that_computes_something_else_is_refused(network, place, monkeypatch):

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 # Beside the checkpoints of `fit`: what was asked for, and what came out.
-REQUEST, FINAL, CARD = "request.json", "final.pt", "card.json"
+REQUEST, CARD = "request.json", "card.json"
 
 
 class UserError(Exception):
@@ -146,14 +146,17 @@ def prepare(request: dict):
     return data, network, note
 
 
-def folder_name(options: argparse.Namespace) -> str:
-    """Return a name for the run in which everything that makes it differ stands."""
+def folder_name(options: argparse.Namespace, recipe: str) -> str:
+    """Return a name for the run in which everything that makes it differ stands.
+
+    Args:
+        recipe: the name of the one that was chosen where a person named none.
+    """
     data = options.data
     kind, colon, path = data.partition(":")
     if kind == "imagefolder" or Path(data).is_dir():
         data = Path(path if colon else data).expanduser().resolve().name
-    recipe = options.recipe or ("fine-tune" if options.weights else "short")
-    parts = [options.model, data, Path(recipe).stem]
+    parts = [options.model, data, Path(options.recipe or recipe).stem]
     parts += options.model_set + options.set
     if options.epochs is not None:
         parts.append(f"epochs={options.epochs}")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from .commands import UserError, prepare, read_pairs, read_request
-from .own_weights import evaluate_own, outputs_of
+from .own_weights import evaluate_own, outputs_of, score, show_scores
 from .training import use_device
 
 
@@ -88,7 +88,6 @@ def run(options: argparse.Namespace) -> int:
 
 def trained_run(options: argparse.Namespace) -> int:
     """Score the network of a run on its own test split, or on other photographs."""
-    from ..scoring.evaluation import evaluate
     from ..scoring.loading import give
 
     if options.upright:
@@ -105,23 +104,11 @@ def trained_run(options: argparse.Namespace) -> int:
         saved, request, options.data, options.split, options.limit, size
     )
     name = saved.description.model or saved.description.network_class
-    print(f"{name} from {saved.file} on {split}", file=sys.stderr)
-    scores = evaluate(
-        network,
-        split,
-        protocol=options.protocol,
-        batch_size=options.batch_size,
-        precision=options.precision or "auto",
-    )
-    print(scores)
-    if note:
-        print(note)
-    return 0
+    return show_scores(options, network, split, f"{name} from {saved.file}", note)
 
 
 def another_network(options: argparse.Namespace, saved, request: dict) -> int:
     """Score weights that do not say what they are, or in a network that is named."""
-    from ..scoring.evaluation import evaluate
     from ..scoring.labels import as_network_sees
     from ..training.checkpoints import load_weights
 
@@ -140,21 +127,13 @@ def another_network(options: argparse.Namespace, saved, request: dict) -> int:
             )
     for key in ("weights", "freeze"):
         request.pop(key, None)
+    request["on_bad_image"] = "skip"  # named, and left out
     data, network, _ = prepare(request)
     load_weights(network, saved.file)
     split = getattr(data, options.split)
     if saved.description is not None:
         split = as_network_sees(split, saved.description)
-    print(f"{request['model']} from {saved.file} on {split}", file=sys.stderr)
-    scores = evaluate(
-        network,
-        split,
-        protocol=options.protocol,
-        batch_size=options.batch_size,
-        precision=options.precision or "auto",
-    )
-    print(scores)
-    return 0
+    return show_scores(options, network, split, f"{request['model']} from {saved.file}")
 
 
 def read_run(place: Path):
@@ -203,13 +182,19 @@ def split_for(
     if folder is not None and not same_folder(folder, own_folder(own)):
         split = other_photographs(folder, description, word, limit)
     else:
-        split = own_split(data or own, request, description, word, limit)
+        split = own_split(data or own, request, saved, description, word, limit)
     split = as_network_sees(split, description)
     return split, note_on_classes(split, description)
 
 
-def own_split(name: str, request: dict, description, word: str, limit: int | None):
-    """Load a split of data by name, in the size and channels of a trained network."""
+def own_split(
+    name: str, request: dict, saved, description, word: str, limit: int | None
+):
+    """Load a split of data by name, in the size and channels of a trained network.
+
+    Raises:
+        UserError: the photographs are gone, or others than at the time of training.
+    """
     from ..data import load_data
 
     folder = own_folder(name)
@@ -225,9 +210,47 @@ def own_split(name: str, request: dict, description, word: str, limit: int | Non
         limit=limit or request.get("limit"),
         seed=request.get("seed", 0),
         val_size=request.get("val_size"),
-        on_bad_image=request.get("on_bad_image", "raise"),
+        on_bad_image="skip",  # as of other photographs: named, and left out
     )
+    if folder is not None:
+        require_same_photographs(data, saved, word, folder, limit)
     return getattr(data, word)
+
+
+def require_same_photographs(
+    data, saved, word: str, folder: Path, limit: int | None
+) -> None:
+    """Raise if a split may hold photographs that the network was trained on.
+
+    It may where files came or went since, for splits are drawn from all of them, and
+    where Python drew the validation split with a size or a seed of its own.
+
+    Args:
+        data: as it is now.
+        saved: the run's checkpoint, which knows what it was trained on.
+        word: "val" or "test".
+        folder: of the photographs.
+        limit: of the split, if a person gave one.
+    """
+    from ..scoring.labels import match_classes
+    from ..training.identity import data_identity
+
+    match_classes(data.classes, saved.description.classes)  # a renamed one is named
+    if saved.description.files and saved.description.files != data.files:
+        raise UserError(
+            f"The photographs in {folder} are not those that {saved.file} was trained "
+            "on: some came, went or have another name. Splits are drawn from all of "
+            "them, so that one drawn now may hold photographs that it was trained on. "
+            "Name a folder of others with --data."
+        )
+    key = "choice of validation images (hash)"
+    before, now = saved.state.get("identity", {}).get(key), data_identity(data)[key]
+    if word == "val" and limit is None and before not in (None, now):
+        raise UserError(
+            f"{saved.file} was validated on other photographs of {folder} than would be "
+            "drawn here: it was trained in Python with a val_size or seed of its own. "
+            "Score it there, or take --split test."
+        )
 
 
 def other_photographs(folder: Path, description, word: str, limit: int | None):
@@ -284,7 +307,6 @@ def require_harmless(request: dict, folder: Path) -> None:
 
 
 def published_weights(options: argparse.Namespace) -> int:
-    from ..scoring.evaluation import evaluate
     from ..scoring.published_weights import load_published, photographs_for
     from ..tables import Table
 
@@ -310,19 +332,11 @@ def published_weights(options: argparse.Namespace) -> int:
         options.limit,
         upright=options.upright,
     )
-    print(
+    title = (
         f"{options.model} with {options.weights} on {photographs}, {options.protocol} "
-        f"at {photographs.image_size} px",
-        file=sys.stderr,
+        f"at {photographs.image_size} px"
     )
-    scores = evaluate(
-        network,
-        photographs,
-        protocol=options.protocol,
-        batch_size=options.batch_size,
-        precision=options.precision or "float32",
-        progress=True,
-    )
+    scores = score(options, network, photographs, title, "float32")
     k = len(photographs.classes)
     rows = [("over all 1,000 classes", scores.top1_all, scores.top5_all)]
     if k < scores.outputs:

@@ -26,7 +26,6 @@ def evaluate_own(options: argparse.Namespace, path: Path, outputs: int) -> int:
     Raises:
         UserError: the folder has another number of classes.
     """
-    from ..scoring.evaluation import evaluate
     from ..scoring.starting import read_weights
 
     request = {
@@ -34,6 +33,7 @@ def evaluate_own(options: argparse.Namespace, path: Path, outputs: int) -> int:
         "data": options.data,
         "image_size": options.image_size,
         "limit": options.limit,
+        "on_bad_image": "skip",  # named, and left out
         "arguments": read_pairs(options.model_set, "--model-set"),
     }
     data, network, _ = prepare(request)
@@ -45,19 +45,43 @@ def evaluate_own(options: argparse.Namespace, path: Path, outputs: int) -> int:
         )
     network.load_state_dict(read_weights(network, path).tensors)
     split = getattr(data, options.split)
-    print(f"{options.model} from {path} on {split}", file=sys.stderr)
-    print(
-        evaluate(
-            network,
-            split,
-            protocol=options.protocol,
-            batch_size=options.batch_size,
-            precision=options.precision or "auto",
-        )
-    )
-    print(
+    note = (
         f"{path.name} names no classes and no statistics: its outputs were taken for "
         f"{', '.join(data.classes[:10])} in this order, and the images were normalized "
         "with the folder's own mean and deviation."
     )
+    return show_scores(options, network, split, f"{options.model} from {path}", note)
+
+
+def show_scores(
+    options: argparse.Namespace, network, split, what: str, note: str = ""
+) -> int:
+    """Score a network of one's own, and print the scores and a note.
+
+    Args:
+        what: names the network and its file for people.
+        note: is printed behind the scores.
+    """
+    scores = score(options, network, split, f"{what} on {split}", "auto")
+    print("\n".join(filter(None, [str(scores), note])))
     return 0
+
+
+def score(options: argparse.Namespace, network, split, title: str, precision: str):
+    """Return the scores of a network on a split, as `nbs evaluate` was asked.
+
+    Args:
+        title: what is scored, for people.
+        precision: where a person named none.
+    """
+    from ..scoring.evaluation import evaluate
+
+    print(title, file=sys.stderr)
+    return evaluate(
+        network,
+        split,
+        protocol=options.protocol,
+        batch_size=options.batch_size,
+        precision=options.precision or precision,
+        progress=True,
+    )

@@ -8,7 +8,6 @@ from pathlib import Path
 from . import commands
 from .commands import (
     CARD,
-    FINAL,
     REQUEST,
     UserError,
     folder_name,
@@ -137,17 +136,17 @@ def choose_recipe(options: argparse.Namespace, data):
     few = count <= SMALL and own_photographs(data)
     if options.recipe is not None:
         recipe = Recipe.load(options.recipe)
-    elif options.weights is not None:
-        recipe = Recipe.load("fine-tune")
+    elif few:
+        recipe = small_recipe(count, "fine-tune" if options.weights else "small")
     else:
-        recipe = small_recipe(count) if few else Recipe.load("short")
+        recipe = Recipe.load("fine-tune" if options.weights else "short")
     if epochs is not None:  # warm-up, milestones and patience keep their share
         recipe = recipe.stretched(positive("epochs", epochs))
     if options.batch_size is not None and recipe.batch_size is not None:
         recipe = recipe.replace(batch_size=options.batch_size)
     recipe = recipe.replace(**changes)
-    note = why_small(count, recipe) if recipe.name == "small" and few else ""
-    return recipe, note
+    chosen = few and recipe.name in ("small", "fine-tune")
+    return recipe, why_small(count, recipe) if chosen else ""
 
 
 def own_photographs(data) -> bool:
@@ -170,7 +169,7 @@ def train(options: argparse.Namespace) -> int:
     request = make_request(options)
     data, network, note = commands.prepare(request)
     recipe, why = choose_recipe(options, data)
-    folder = options.folder or Path("runs") / folder_name(options)
+    folder = options.folder or Path("runs") / folder_name(options, recipe.name)
     say(f"{options.model} on {data}", f"Folder: {folder}", note, why)
     fresh = options.fresh and not restarts()  # what torchrun restarts goes on
     if not fresh:
@@ -192,13 +191,17 @@ def train(options: argparse.Namespace) -> int:
     if run.status == "interrupted":
         say("Stopped. The same command goes on from here.")
         return 130
-    from ..training.checkpoints import write_checkpoint
+    from ..training.checkpoints import FINAL, write_checkpoint
     from ..training.description import KEY
+    from ..training.identity import data_identity
 
     if me.first:
-        weights = {"network": network.state_dict()}
-        description = network.description.as_dict()
-        write_checkpoint({**weights, KEY: description}, folder / FINAL)
+        state = {
+            "network": network.state_dict(),
+            "identity": data_identity(data),
+            KEY: network.description.as_dict(),
+        }
+        write_checkpoint(state, folder / FINAL)
     scores = evaluate(network, data.test)
     if not me.first:
         return 0

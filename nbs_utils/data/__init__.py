@@ -73,6 +73,8 @@ class ImageData:
         seed: of the validation split, the order and the augmentation.
         upright: whether photographs were turned as their EXIF orientation says.
         notes: sentences on what was left out or is too few, each also a warning.
+        files: of a folder of one's own, a hash of the names of its files, except those
+            of a test or validation split with a folder of its own.
     """
 
     name: str
@@ -92,6 +94,7 @@ class ImageData:
     seed: int
     upright: bool = False
     notes: list[str] = field(default_factory=list)
+    files: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -264,6 +267,7 @@ def load_data(
         seed=seed,
         upright=upright,
         notes=source.notes,
+        files=source.files,
     )
 
 

@@ -40,10 +40,12 @@ def _decode_with_pil(path: Path, channels: int, upright: bool) -> Tensor:
     return torch.from_numpy(array).reshape(*array.shape[:2], channels).permute(2, 0, 1)
 
 
-def _turned_by_pil_only(data: np.ndarray) -> bool:
-    """Tell whether a file is of a kind whose orientation torchvision passes over."""
+def _by_pil_only(data: np.ndarray, channels: int, upright: bool) -> bool:
+    """Tell whether torchvision passes over a file's orientation, or cannot gray it."""
     head = data[:12].tobytes()
-    return head[:4] == b"RIFF" and head[8:] == b"WEBP" and b"EXIF" in data.tobytes()
+    if head[:4] != b"RIFF" or head[8:] != b"WEBP":
+        return False
+    return channels == 1 or (upright and b"EXIF" in data.tobytes())
 
 
 def decode_file(
@@ -76,7 +78,7 @@ def decode_file(
         # The operator itself: torchvision.io on top of it warns at every call since
         # 0.29 that it will go. Once it is gone, the AttributeError leads to PIL.
         mode = 1 if channels == 1 else 3  # gray or RGB
-        if not (upright and _turned_by_pil_only(data)):
+        if not _by_pil_only(data, channels, upright):
             image = torch.ops.image.decode_image(torch.from_numpy(data), mode, upright)
             if image.dtype == torch.uint8 and image.shape[:-2] == (channels,):
                 return image
@@ -85,8 +87,11 @@ def decode_file(
     try:
         return _decode_with_pil(path, channels, upright)
     except Exception as error:
+        reason, kind = error, path.suffix.lower()
+        if kind in (".heic", ".heif"):  # of telephones
+            reason = f"{kind} is not decoded here; convert it to JPEG or PNG"
         raise BadImage(
-            f"The image {path} cannot be read: {error}. Replace or remove it, or "
+            f"The image {path} cannot be read: {reason}. Replace or remove it, or "
             'pass on_bad_image="skip" to leave such images out.'
         ) from error
 

@@ -204,5 +204,11 @@ def read_folder(folder: Path, title: str) -> Source:
     listed = whole, parts[1] if test is not None else None, val
     notes = left_out_note(folder, *listed)
     return Source(
-        title, _readable(classes), *parts, val=val, folder=folder, notes=notes
+        title,
+        _readable(classes),
+        *parts,
+        val=val,
+        folder=folder,
+        pool=whole.paths,
+        notes=notes,
     )

@@ -1,5 +1,8 @@
 """What is found of a data set, before it is decoded: its parts, and choices of them."""
 
+import hashlib
+import os
+import unicodedata
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,6 +48,8 @@ class Source:
     Attributes:
         name: of a data set that is known by name.
         own: True for a folder of one's own (`imagefolder:`), which may hold anything.
+        pool: of class folders, the files that training and validation are drawn from,
+            and the test split where it has no folder of its own.
         notes: what was unusual about its files, in sentences.
     """
 
@@ -56,12 +61,26 @@ class Source:
     folder: Path = Path()
     name: str = ""
     own: bool = False
+    pool: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def val_part(self) -> Part:
         """The part that the validation split is taken from."""
         return self.train if self.val is None else self.val
+
+    @property
+    def files(self) -> str:
+        """A hash of the names in the pool of a folder of one's own; else ""."""
+        if not (self.own and self.pool):
+            return ""
+        names = sorted(
+            # systems write an umlaut in two ways
+            unicodedata.normalize("NFC", os.path.relpath(path, self.folder))
+            for path in self.pool
+        )
+        text = "\0".join(names).replace(os.sep, "/")
+        return hashlib.blake2b(text.encode(errors="replace"), digest_size=6).hexdigest()
 
 
 def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:

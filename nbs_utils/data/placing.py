@@ -85,10 +85,7 @@ def _sampled_moments(
 def _load(
     source: Source, part: Part, used: Tensor, layout: Layout, skip: bool, upright: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images, their sums and a mask of the readable ones.
-
-    What was left out becomes a note of the source.
-    """
+    """Return images, their sums and a mask of the readable ones."""
     if len(used) < len(part):
         part = part.take(used)
         part.name = f"{part.name}.{len(used)}"
@@ -108,13 +105,26 @@ def _load(
     good[bad] = False
     if not layout.center:
         images = images.contiguous()  # small images are augmented fastest in planes
-    if bad:
-        names = ", ".join(str(part.paths[i]) for i in bad[:3])
-        source.notes.append(
-            f"Skipped {len(bad)} of {len(part)} images that cannot be read: {names}"
-            f"{', ...' if len(bad) > 3 else ''}"
-        )
     return images, sums, good
+
+
+def _unreadable_note(loaded: list[tuple[Part, Tensor, Tensor]]) -> list[str]:
+    """Say in at most one sentence which images cannot be read.
+
+    Args:
+        loaded: parts, the positions that were used of them, and which are readable.
+    """
+    total = sum(len(used) for _, used, _ in loaded)
+    bad = [
+        str(part.paths[i])
+        for part, used, good in loaded
+        for i in used[~good].tolist()
+        if part.paths
+    ]
+    if not bad:
+        return []
+    names = f"{', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}"
+    return [f"Skipped {len(bad)} of {total} images that cannot be read: {names}"]
 
 
 def place(
@@ -191,4 +201,8 @@ def place(
         )
         if part.paths:
             stores[-1].paths = [part.paths[i] for i in used[rows].tolist()]
+    parts = {id(part): part for part in parts}
+    source.notes += _unreadable_note(
+        [(parts[i], used, good) for i, (used, _, _, good) in loaded.items()]
+    )
     return stores, mean, std, nbytes

@@ -138,7 +138,7 @@ def describe_module(module: nn.Module) -> Words:
         return _shuffled(module.groups)
     if name == "DeformConv2d":  # torchvision
         return _deformable(module.kernel_size, module.out_channels)
-    if name == "LocalResponseNorm":
+    if name in ("LocalResponseNorm", "LRN"):
         return Words("local response norm", "norm")
     if isinstance(module, (nn.Dropout, nn.Dropout2d, nn.AlphaDropout)):
         return Words(f"dropout {module.p:g}", "drop")

@@ -8,14 +8,13 @@ from torch import nn
 
 from ..training.checkpoints import (
     BEST,
+    FINAL,
     LAST,
     CheckpointError,
     check_network,
     read_checkpoint,
 )
 from ..training.description import KEY, Description, build_described
-
-FINAL = "final.pt"  # what `nbs train` leaves when training has ended
 
 
 @dataclass(frozen=True)

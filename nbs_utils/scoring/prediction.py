@@ -18,6 +18,7 @@ from ..data.protocols import Protocol, cut, parse, views
 from ..runtime import keep_freed_memory
 from ..runtime import precision as choose_precision
 from .dense import fully_convolutional
+from .files import PhotoFiles
 
 WAITING = 2**29  # bytes of pictures that threads may have cut ahead of the network
 
@@ -90,8 +91,9 @@ class Runner:
         self.columns: Tensor | None = None
         self.center = self.protocol == "center"
         # A split's center crops are computed in the layout that the network has: a
-        # recorded result stays what it was.
-        self.relayout = hasattr(split, "stream") or not self.center
+        # recorded result stays what it was. Photographs take the faster one.
+        photographs = hasattr(split, "stream") or isinstance(split, PhotoFiles)
+        self.relayout = photographs or not self.center
         if not (self.center or hasattr(split, "originals") or hasattr(split, "stream")):
             raise ValueError(
                 f"The protocol '{self.protocol}' cuts images anew, and this split only "

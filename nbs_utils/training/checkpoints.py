@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 LAST, BEST, OLD = "last.pt", "best.pt", "previous-"
+FINAL = "final.pt"  # what `nbs train` leaves when training has ended
+ALL = (LAST, BEST, FINAL)
 
 
 class CheckpointError(RuntimeError):

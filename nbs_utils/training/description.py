@@ -35,6 +35,7 @@ class Description:
         center: share of that square which the network sees; None is the whole.
         interpolation: "bilinear", or "bicubic" for some published networks.
         data: the name of the data set it was trained on.
+        files: of a folder of one's own, a hash of the names of its files.
     """
 
     model: str = ""
@@ -49,6 +50,7 @@ class Description:
     center: float | None = None
     interpolation: str = "bilinear"
     data: str = ""
+    files: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values that a checkpoint and JSON can hold."""
@@ -97,6 +99,7 @@ def describe(network: nn.Module, data) -> Description:
         stored=stored_side(split) or data.image_size,
         center=getattr(split, "center", None),
         data=str(data.name),
+        files=getattr(data, "files", ""),
     )
 
 
@@ -182,6 +185,28 @@ def check_classes(saved: dict, classes: list[str], path: str | Path) -> None:
             "to the old names. Nothing was changed. Give the folders their names "
             "back, give another folder for the run, or pass resume=False to start "
             "again."
+        )
+
+
+def check_files(saved: dict, files: str, path: str | Path) -> None:
+    """Refuse to go on with other photographs than the run began with.
+
+    Args:
+        saved: a checkpoint; one that does not know its files is not refused.
+        files: of the data; see `ImageData`.
+
+    Raises:
+        CheckpointError: files came, went, or were renamed.
+    """
+    from .checkpoints import CheckpointError
+
+    before = saved.get(KEY, {}).get("files")
+    if before and files and before != files:
+        raise CheckpointError(
+            f"{path} was written by a run on other photographs: since then, some came "
+            "into its folder, went, or were given another name. Nothing was changed. "
+            "Bring the folder back to what it was, give another folder for the run, or "
+            "pass resume=False to start again."
         )
 
 

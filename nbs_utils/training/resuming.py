@@ -5,7 +5,7 @@ from pathlib import Path
 
 from . import checkpoints
 from .checks import fetch_scores
-from .description import KEY, check_classes, describe
+from .description import KEY, check_classes, check_files, describe
 from .identity import recipe_identity
 from .recipe import Recipe
 from .shared_folder import check_folder
@@ -71,6 +71,7 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
     if resume and last.is_file():
         saved = checkpoints.read_checkpoint(last, setup.device)
         check_classes(saved, setup.data.classes, last)
+        check_files(saved, getattr(setup.data, "files", ""), last)
         checkpoints.check_network(saved["network"], state.network, last)
         # a key that is newer than the checkpoint had its default value then
         before = {**recipe_identity(Recipe()), **saved.get("identity", {})}
@@ -78,7 +79,7 @@ def open_folder(state: State, setup: Setup, resume: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if setup.world.first:
-            put_away(folder, () if resume else (checkpoints.LAST, checkpoints.BEST))
+            put_away(folder, () if saved else checkpoints.ALL)
             setup.recipe.save(folder / "recipe.yml")
             describe(state.network, setup.data).save(folder)
     except OSError as error:

@@ -8,7 +8,7 @@ EPOCHS = (10, 40)
 _FEW = 8  # steps in an epoch; a schedule for batches of 128 has little to work with
 
 
-def small_recipe(count: int) -> Recipe:
+def small_recipe(count: int, name: str = "small") -> Recipe:
     """Return the recipe for a small number of training images.
 
     Its batches are small, so that an epoch has enough steps, and its epochs are as
@@ -16,8 +16,9 @@ def small_recipe(count: int) -> Recipe:
 
     Args:
         count: training images.
+        name: of a recipe with a batch size of its own: "small" or "fine-tune".
     """
-    recipe = Recipe.load("small")
+    recipe = Recipe.load(name)
     steps = max(1, count // recipe.batch_size)
     low, high = EPOCHS
     return recipe.stretched(min(high, max(low, round(STEPS / steps))))
@@ -28,8 +29,8 @@ def why_small(count: int, recipe: Recipe) -> str:
     steps = max(1, count // recipe.batch_size)
     return (
         f"{count:,} training images are few: the recipe '{recipe.name}' takes batches "
-        f"of {recipe.batch_size} and {recipe.epochs} epochs, {steps * recipe.epochs:,} "
-        "steps in all."
+        f"of {recipe.batch_size} and {recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, "
+        f"{steps * recipe.epochs:,} steps in all."
     )
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from nbs_utils.zoo import by_stem, register, require_side
 
 
-class LocalResponseNorm(nn.Module):
+class LRN(nn.Module):
     """Divide each activation by the energy of its neighboring channels.
 
     Args:
@@ -24,11 +24,13 @@ class LocalResponseNorm(nn.Module):
     Source: Krizhevsky et al. 2012, section 3.3.
     """
 
-    def __init__(self, size=5, alpha=1e-4, beta=0.75, k=2.0):
+    def __init__(
+        self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
+    ) -> None:
         super().__init__()
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         channels = x.shape[1]
         half = self.size // 2
         squares = nn.functional.pad(x.square(), (0, 0, 0, 0, half, half))
@@ -44,7 +46,7 @@ def make_features(
 ) -> nn.Sequential:
     """Return the five convolutions: (B, 3, 224, 224) -> (B, channels[4], 6, 6)."""
     c1, c2, c3, c4, c5 = channels
-    normalize = LocalResponseNorm if norm else nn.Identity
+    normalize = LRN if norm else nn.Identity
     layers = OrderedDict(
         conv1=conv1,
         relu1=nn.ReLU(),  # (B, c1, 55, 55)
@@ -139,8 +141,8 @@ register(AlexNet, {"alexnet": ALEXNET_2014}, image_size=224, protocol="center")
 register(AlexNet, {"alexnet_2012": ALEXNET_2012}, image_size=227, protocol="ten_crop")
 
 
-def init_2012(network):
-    """Initialize as the paper: N(0, 0.01) weights, some biases 1, others 0."""
+def init_2012(network: nn.Module) -> None:
+    """Initialize as the paper: N(0, 0.01 ** 2) weights, some biases 1, others 0."""
     ones = {"conv2", "conv4", "conv5", "fc6", "fc7"}
     for name, layer in network.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -148,7 +150,7 @@ def init_2012(network):
             nn.init.constant_(layer.bias, float(name.split(".")[-1] in ones))
 
 
-def init_he(network):
+def init_he(network: nn.Module) -> None:
     """Initialize as He et al. 2015: variance 2 / fan-in for layers before a ReLU.
 
     No ReLU follows fc8. It begins near zero, so that all classes are equally likely.

@@ -115,9 +115,9 @@ class ImageToTokens(nn.Module):
         positions: bool = True,
     ) -> None:
         super().__init__()
-        self.class_token = None
+        self.cls_token = None
         if class_token:
-            self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.patches = patches
         self.positions = nn.Identity()
         if positions:
@@ -125,8 +125,8 @@ class ImageToTokens(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.patches(images)  # (B, patches, d)
-        if self.class_token is not None:
-            x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         return self.positions(x)  # (B, N, d)
 
 
@@ -153,7 +153,9 @@ class MultiHeadSelfAttention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.proj.bias)
 
-    def forward(self, x: torch.Tensor, return_weights: bool = False):
+    def forward(
+        self, x: torch.Tensor, return_weights: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         split = "b n (role head width) -> role b head n width"
         q, k, v = rearrange(self.qkv(x), split, role=3, head=self.num_heads)
         if return_weights:
@@ -273,7 +275,7 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         patch_size = by_stem(stem, imagenet=patch_size, cifar=4)
-        self.class_token = class_token
+        self.reads_class_token = class_token
         patches = PatchEmbedding(patch_size, embed_dim, in_channels)
         length = (image_size // patch_size) ** 2
         self.tokens = ImageToTokens(patches, length, embed_dim, class_token, positions)
@@ -284,7 +286,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.encoder(self.tokens(images))  # (B, N, d)
-        return self.head(x[:, 0] if self.class_token else x.mean(dim=1))
+        return self.head(x[:, 0] if self.reads_class_token else x.mean(dim=1))
 
 
 SIZES = {
