@@ -21,6 +21,8 @@ from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.inception_v3 import InceptionV3
+from nbs_utils.zoo.nin import NiN
+from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.vit import VisionTransformer
 
 
@@ -48,6 +50,10 @@ NETWORKS = {
         32,
     ),
     "inception_v3": (lambda: InceptionV3(width=0.25, num_classes=10), 123),
+    # At 39 pixels both poolings meet an odd side and the maps before C5 are resized.
+    # With ReLU, faults of the activation apply as well: for tanh the list has none.
+    "lenet": (lambda: LeNet5(unit="relu", in_channels=3), 39),
+    "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 39),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
