@@ -480,3 +480,13 @@ def test_the_figure_shows_every_seed_and_every_interval():
     drawn = [line.get_xdata() for line in right.lines]
     assert any(np.allclose(x, [100 * found.low, 100 * found.high]) for x in drawn)
     assert "b minus a: +17.7, interval" in result.describe()
+
+
+def test_the_footer_names_the_precision_of_every_variant():
+    both = {
+        name: {"network": plain, "recipe": nbs.Recipe(precision=name)}
+        for name in ("float32", "bfloat16")
+    }
+    assert "float32 and bfloat16" in compare(both, epochs=1, seeds=1).setting
+    alone = {"float32": both["float32"]}
+    assert "bfloat16" not in compare(alone, epochs=1, seeds=1).setting

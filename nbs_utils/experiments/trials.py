@@ -228,7 +228,8 @@ def _setting(plans, seeds, runs, on, processes) -> str:
             f"{_range(run.steps for run in done)} steps "
             f"({_range(run.epochs for run in done)} epochs), last epoch"
         )
-        parts.append(f"{done[0].precision}, {done[0].device_name}")
+        precisions = " and ".join(dict.fromkeys(run.precision for run in done))
+        parts.append(f"{precisions}, {done[0].device_name}")
     if processes > 1:
         parts.append(f"{processes} runs side by side, which spoils their timings")
     return ", ".join(parts)
