@@ -45,12 +45,13 @@ class MlpConv(nn.Sequential):
 
 
 def halve(pool: str, padded: bool) -> nn.Module:
-    """Return pooling over windows of 3x3 with stride 2: (H, W) -> (ceil(H / 2), ...).
+    """Return pooling over windows of 3x3 with stride 2.
 
     Args:
         pool: "max" or "average".
-        padded: begin a pixel outside the map; else in its corner, as the authors do,
-            and then the last window may reach over the edge.
+        padded: begin a pixel outside the map, (H, W) -> (ceil(H / 2), ceil(W / 2));
+            else in its corner, as the authors do, and the last window may reach over
+            the edge, (H, W) -> (H // 2, W // 2).
     """
     kinds = dict(max=nn.MaxPool2d, average=nn.AvgPool2d)
     edge = dict(padding=1) if padded else dict(ceil_mode=True)
