@@ -30,7 +30,9 @@ def root(tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     # Of the classics the contents keep one; the tests begin others around it.
     lines = (tmp_path / "_toc.yml").read_text().splitlines(keepends=True)
-    begun = [one for one in lines if "chapters/classics/" in one and "alexnet" not in one]
+    begun = [
+        one for one in lines if "chapters/classics/" in one and "alexnet" not in one
+    ]
     contents = "".join(line for line in lines if line not in begun)
     (tmp_path / "_toc.yml").write_text(contents)
     tidy.write_badges(tmp_path, pytest.fail)

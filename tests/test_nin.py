@@ -1,5 +1,7 @@
 """The NiN chapter's networks against the authors' definitions, pytorchcv and sums."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -146,7 +148,7 @@ def test_options_move_nothing_else():
         assert dropped == expected
         normed = create_model(name, 10, norm=True)
         kinds = [type(m) for m in normed.modules() if not list(m.children())]
-        before = [a for a, b in zip(kinds, kinds[1:]) if b is nn.ReLU]
+        before = [a for a, b in itertools.pairwise(kinds) if b is nn.ReLU]
         assert set(before) == {nn.BatchNorm2d}
         assert nn.BatchNorm2d not in {type(m) for m in create_model(name, 10).modules()}
 

@@ -18,10 +18,8 @@ from nbs_utils.parity.mutants import Altered, changes_function, list_kinds, muta
 from nbs_utils.zoo.alexnet import AlexNet
 from nbs_utils.zoo.batchnorm import BNInception
 from nbs_utils.zoo.lenet import LeNet5
+from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.vgg import VGG, A, C
-from nbs_utils.zoo.nin import NiN
-from nbs_utils.zoo.nin import NiN
-from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.vit import VisionTransformer
 
 
@@ -37,10 +35,6 @@ def small_alexnet() -> AlexNet:
 NETWORKS = {
     "alexnet": (small_alexnet, 224),
     "batchnorm": (lambda: BNInception(width=0.25, num_classes=10), 64),
-    # At 39 pixels both poolings meet an odd side and the maps before C5 are resized.
-    # With ReLU, faults of the activation apply as well: for tanh the list has none.
-    "lenet": (lambda: LeNet5(unit="relu", in_channels=3), 39),
-    "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 39),
     "googlenet": (lambda: nbs.create_model("googlenet", 10, width=0.125), 96),
     "googlenet_tv": (lambda: nbs.create_model("googlenet_tv", 10, width=0.125), 96),
     "nin": (lambda: NiN(((8,) * 3, (8,) * 3, (8,) * 3, (8, 8)), num_classes=10), 96),
@@ -230,6 +224,8 @@ def test_a_fault_that_fails_elsewhere_is_not_seen_here():
     torch.testing.assert_close(Altered(network, _max_ceil, 0)(x), network(x))
     with pytest.raises(RuntimeError, match="too small"):
         Altered(network, _max_ceil, 1)(x)  # a window of 3 does not fit into 2 x 2
+
+
 def test_a_change_that_is_impossible_elsewhere_is_no_fault_here():
     from nbs_utils.parity.faults import _max_ceil
 
