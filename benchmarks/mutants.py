@@ -72,6 +72,7 @@ ARCHITECTURES = {
     "zoo/googlenet": 96,
     "zoo/nin": 96,
     "zoo/nin_cifar": 32,
+    "zoo/inception_v3": 128,
     "zoo/resnet18": 64,
     "zoo/resnet50_v1": 64,
     "zoo/vgg11_lrn": 64,

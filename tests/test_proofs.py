@@ -17,6 +17,7 @@ from nbs_utils.parity.calibration import enliven, varied_images
 from nbs_utils.parity.mutants import Altered, changes_function, list_kinds, mutants_of
 from nbs_utils.zoo.alexnet import AlexNet
 from nbs_utils.zoo.batchnorm import BNInception
+from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.vgg import VGG, A, C
@@ -42,6 +43,7 @@ NETWORKS = {
         lambda: nbs.create_model("nin_cifar", 10, widths=((8,) * 3,) * 3, norm=True),
         32,
     ),
+    "inception_v3": (lambda: InceptionV3(width=0.25, num_classes=10), 123),
     # At 39 pixels both poolings meet an odd side and the maps before C5 are resized.
     # With ReLU, faults of the activation apply as well: for tanh the list has none.
     "lenet": (lambda: LeNet5(unit="relu", in_channels=3), 39),
