@@ -124,6 +124,17 @@ def test_every_norm_has_the_authors_epsilon():
     assert {norm.eps for norm in norms} == {0.001}
 
 
+def test_the_first_weights_and_the_dropout():
+    """As in the authors' code: variance 2 / n, and a fifth of the features dropped."""
+    torch.manual_seed(0)
+    network = nbs.create_model("inception_v3")
+    for layer in (network.stem.conv_4a.conv, network.mixed_7.c["3x3_3x3"][1].conv):
+        weight = layer.weight
+        deviation = (2 / weight[0].numel()) ** 0.5
+        assert abs(weight.std().item() / deviation - 1) < 0.02
+    assert network.dropout.p == 0.2
+
+
 def test_the_auxiliary_head_begins_with_little_to_say():
     torch.manual_seed(0)
     head = nbs.create_model("inception_v3", aux=True).aux
