@@ -85,5 +85,7 @@ CIFAR = {
     "resnext29_16x64d": SMALL | {"cardinality": 16, "base_width": 64},
     "resnext29_32x4d": SMALL,  # not in the paper
 }
+MINI = {"depths": (2, 2, 2, 2), "widths": (16, 32, 64, 128)}  # this book's
 register(ResNeXt, IMAGENET, image_size=224)
+register(ResNeXt, {"resnext26_mini": MINI | {"cardinality": 8, "base_width": 16}})
 register(ResNeXt, CIFAR, image_size=32)
