@@ -151,6 +151,17 @@ def test_width_of_a_path_doubles_with_the_stages():
     assert found == [{(64, 4)}, {(64, 8)}, {(64, 16)}, {(64, 32)}]
 
 
+@pytest.mark.parametrize(
+    "name", ["resnext26_mini", "resnext29_8x64d", "resnext50_32x4d", "resnext101_64x4d"]
+)
+def test_layers_with_weights_give_the_name(name):
+    layers = sum(
+        isinstance(module, (nn.Conv2d, nn.Linear)) and ".shortcut" not in path
+        for path, module in on_meta(name).named_modules()
+    )
+    assert name.startswith(f"resnext{layers}_")
+
+
 def test_the_3x3_has_the_stride():
     block = GroupedBottleneck(256, 128, stride=2)
     convs = [m for m in block.residual if isinstance(m, nn.Conv2d)]
