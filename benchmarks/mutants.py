@@ -75,6 +75,7 @@ ARCHITECTURES = {
     "zoo/inception_v3": 128,
     "zoo/resnet18": 64,
     "zoo/resnet50_v1": 64,
+    "zoo/resnext29_32x4d": 32,
     "zoo/vgg11_lrn": 64,
     "zoo/vgg16_1x1": 64,
     "zoo/vit_mini_16": 128,

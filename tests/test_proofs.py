@@ -20,6 +20,7 @@ from nbs_utils.zoo.batchnorm import BNInception
 from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.nin import NiN
+from nbs_utils.zoo.resnext import ResNeXt
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
 
@@ -49,6 +50,10 @@ NETWORKS = {
     "lenet": (lambda: LeNet5(unit="relu", in_channels=3), 39),
     "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 39),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
+    "resnext": (
+        lambda: ResNeXt((1, 1, 1), (16, 32, 64), 4, 16, stem="cifar", num_classes=10),
+        32,
+    ),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
     "vgg_bn": (lambda: VGG(A, (8, 8, 16, 16, 16), 64, norm=True, num_classes=10), 64),
