@@ -271,8 +271,7 @@ def test_reference_networks_hide_nothing_behind_ones_and_zeros():
 
 def test_a_reference_built_for_other_images_says_so():
     pytest.importorskip("timm", reason="pip install timm, the second reference")
-    options = {"img_size": 64, "num_blocks": 1, "embed_dim": 16}
-    network = reference_network("timm/mixer_s32_224", **options)
+    network = reference_network("timm/mixer_s32_224", img_size=64)
     assert native_size(network) == (3, 64, 64)  # its configuration says 224
 
 
