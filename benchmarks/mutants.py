@@ -70,6 +70,7 @@ ARCHITECTURES = {
     "zoo/bn_inception_caffe": 64,
     "zoo/cifar_resnet20": 32,
     "zoo/googlenet": 96,
+    "zoo/mixer_mini_16": 128,
     "zoo/nin": 96,
     "zoo/nin_cifar": 32,
     "zoo/inception_v3": 128,

@@ -1,6 +1,7 @@
 """Published weights: from a cache, from a path, damaged, foreign, of timm."""
 
 import hashlib
+import socket
 from enum import Enum
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -11,7 +12,7 @@ from torch import nn
 from torchvision import models
 
 from nbs_utils.parity import NoConnection, WrongWeights, load_pretrained
-from nbs_utils.parity.weights import read_published
+from nbs_utils.parity.weights import _hub_not_retrying, _reachable, read_published
 
 
 @pytest.fixture
@@ -112,3 +113,27 @@ def test_weights_of_timm_without_a_connection(monkeypatch):
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(NoConnection, match="resnet18 is not on this machine"):
         load_pretrained(nn.Linear(1, 1), "timm/resnet18")
+
+
+def test_a_hub_that_cannot_be_reached_is_not_asked_again_and_again(monkeypatch):
+    constants = pytest.importorskip("huggingface_hub").constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for reachable in (True, False):
+        monkeypatch.setattr(
+            "nbs_utils.parity.weights._reachable", lambda _, answer=reachable: answer
+        )
+        with _hub_not_retrying():
+            assert constants.HF_HUB_OFFLINE is not reachable
+        assert constants.HF_HUB_OFFLINE is False
+
+
+def test_a_server_answers_or_does_not(monkeypatch):
+    monkeypatch.setattr("nbs_utils.parity.weights.getproxies", dict)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert _reachable(address)
+    assert not _reachable(address)
+    monkeypatch.setattr(
+        "nbs_utils.parity.weights.getproxies", lambda: {"http": "http://proxy.invalid"}
+    )
+    assert _reachable(address)  # only the proxy could say

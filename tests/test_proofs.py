@@ -19,6 +19,7 @@ from nbs_utils.zoo.alexnet import AlexNet
 from nbs_utils.zoo.batchnorm import BNInception
 from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
+from nbs_utils.zoo.mlp_mixer import MLPMixer
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.resnext import ResNeXt
 from nbs_utils.zoo.vgg import VGG, A, C
@@ -49,6 +50,19 @@ NETWORKS = {
     # With ReLU, faults of the activation apply as well: for tanh the list has none.
     "lenet": (lambda: LeNet5(unit="relu", in_channels=3), 39),
     "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 39),
+    # On 3 by 3 places, so that a side cannot be mistaken for another size.
+    "mlp_mixer": (
+        lambda: MLPMixer(
+            num_classes=10,
+            image_size=24,
+            patch_size=8,
+            embed_dim=24,
+            depth=2,
+            token_dim=12,
+            channel_dim=48,
+        ),
+        24,
+    ),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     "resnext": (
         lambda: ResNeXt((1, 1, 1), (16, 32, 64), 4, 16, stem="cifar", num_classes=10),

@@ -12,6 +12,7 @@ from nbs_utils.parity import (
     reference_network,
     transplant,
 )
+from nbs_utils.parity.calibration import native_size
 
 
 class Bottleneck(nn.Module):
@@ -266,6 +267,12 @@ def test_reference_networks_hide_nothing_behind_ones_and_zeros():
     assert (reference_network("squeezenet1_1").features[0].bias != 0).any()
     meta = reference_network("regnet_y_400mf", device="meta")
     assert all(p.is_meta for p in meta.parameters())
+
+
+def test_a_reference_built_for_other_images_says_so():
+    pytest.importorskip("timm", reason="pip install timm, the second reference")
+    network = reference_network("timm/mixer_s32_224", img_size=64)
+    assert native_size(network) == (3, 64, 64)  # its configuration says 224
 
 
 def test_unknown_names_get_the_nearest_ones():

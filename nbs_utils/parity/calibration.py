@@ -150,7 +150,8 @@ def native_size(network: nn.Module) -> tuple[int, ...]:
     height, width = 224, 224
     said = getattr(network, "image_size", None) or getattr(network, "in_size", None)
     configuration = getattr(network, "pretrained_cfg", None)
-    patches = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    first = (getattr(network, name, None) for name in ("patch_embed", "stem"))
+    patches = next((p.img_size for p in first if hasattr(p, "img_size")), None)
     if said is None:
         said = patches or (configuration and configuration.get("input_size")[-2:])
     if isinstance(said, int):

@@ -1,6 +1,7 @@
 """Networks to stand beside: those of torchvision, timm and pytorchcv, by name."""
 
 import difflib
+import warnings
 
 import torch
 from torch import nn
@@ -80,7 +81,9 @@ def _timm(name: str, options: dict) -> nn.Module:
 def import_timm(name: str):
     """Return the module timm, or raise ImportError with what to do."""
     try:
-        import timm
+        with warnings.catch_warnings():  # tqdm asks for widgets in a notebook
+            warnings.filterwarnings("ignore", "IProgress not found")
+            import timm
     except ImportError as error:
         raise ImportError(
             f"timm/{name} is a network of timm, which is not installed: pip install "

@@ -2,8 +2,13 @@
 
 import hashlib
 import pickle
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import nn
@@ -129,7 +134,8 @@ def _from_timm(name: str, tag: str, path: str | Path | None) -> nn.Module:
         tags = ", ".join(n.rpartition(".")[2] for n in here)
         raise ValueError(f"timm has no weights '{tag}' for {name}. It has {tags}.")
     try:
-        return timm.create_model(full, pretrained=True, **options).eval()
+        with _hub_not_retrying():
+            return timm.create_model(full, pretrained=True, **options).eval()
     except (pickle.UnpicklingError, EOFError, KeyError) as error:
         raise WrongWeights(f"{path} is damaged or no file of weights.") from error
     except RuntimeError as error:
@@ -141,6 +147,38 @@ def _from_timm(name: str, tag: str, path: str | Path | None) -> nn.Module:
         raise NoConnection(_offline(full, "timm's server")) from error
     except OSError as error:  # what requests, urllib and the hub raise
         raise NoConnection(_offline(full, "timm's server")) from error
+
+
+@contextmanager
+def _hub_not_retrying() -> Iterator[None]:
+    """Take timm's weights from the cache alone while its hub cannot be reached.
+
+    The hub would try for most of a minute, and print a line each time.
+    """
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _reachable(address: str) -> bool:
+    """Say whether a server answers; with a proxy between, take it that it does."""
+    parts = urlsplit(address)
+    if parts.scheme in getproxies():
+        return True
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def fill(source: nn.Module, state: dict, name: str, where: str | Path) -> None:
