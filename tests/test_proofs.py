@@ -19,6 +19,7 @@ from nbs_utils.zoo.alexnet import AlexNet
 from nbs_utils.zoo.batchnorm import BNInception
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.nin import NiN
+from nbs_utils.zoo.swin import SwinTransformer
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
 
@@ -47,6 +48,17 @@ NETWORKS = {
     "lenet": (lambda: LeNet5(unit="relu", in_channels=3), 39),
     "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 39),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
+    # Maps of 12 and 6 tokens: windows of 4 fit the first and need padding in the second.
+    "swin": (
+        lambda: SwinTransformer(
+            num_classes=10,
+            embed_dim=16,
+            depths=(2, 2),
+            num_heads=(2, 4),
+            window_size=4,
+        ),
+        48,
+    ),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
     "vgg_bn": (lambda: VGG(A, (8, 8, 16, 16, 16), 64, norm=True, num_classes=10), 64),
