@@ -22,6 +22,7 @@ from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.mlp_mixer import MLPMixer
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.resnext import ResNeXt
+from nbs_utils.zoo.swin import SwinTransformer
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
 
@@ -67,6 +68,17 @@ NETWORKS = {
     "resnext": (
         lambda: ResNeXt((1, 1, 1), (16, 32, 64), 4, 16, stem="cifar", num_classes=10),
         32,
+    ),
+    # Maps of 12 and 6 tokens: windows of 4 fit the first and need padding in the second.
+    "swin": (
+        lambda: SwinTransformer(
+            num_classes=10,
+            embed_dim=16,
+            depths=(2, 2),
+            num_heads=(2, 4),
+            window_size=4,
+        ),
+        48,
     ),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
