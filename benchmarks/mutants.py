@@ -74,6 +74,8 @@ ARCHITECTURES = {
     "zoo/nin_cifar": 32,
     "zoo/resnet18": 64,
     "zoo/resnet50_v1": 64,
+    "zoo/preact_resnet18": 64,
+    "zoo/wrn_16_4": 32,
     "zoo/vgg11_lrn": 64,
     "zoo/vgg16_1x1": 64,
     "zoo/vit_mini_16": 128,

@@ -19,8 +19,15 @@ from nbs_utils.zoo.alexnet import AlexNet
 from nbs_utils.zoo.batchnorm import BNInception
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.nin import NiN
+from nbs_utils.zoo.resnet import ResNet
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
+from nbs_utils.zoo.wide_resnet import (
+    PreActBasic,
+    PreActBottleneck,
+    PreActResNet,
+    WideBottleneck,
+)
 
 
 def small_alexnet() -> AlexNet:
@@ -47,6 +54,20 @@ NETWORKS = {
     "lenet": (lambda: LeNet5(unit="relu", in_channels=3), 39),
     "lenet_1998": (lambda: nbs.create_model("lenet5_1998", 10, in_channels=3), 39),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
+    "preact": (
+        lambda: PreActResNet(
+            PreActBottleneck, (2, 1), (4, 8), "cifar", num_classes=10, stride_on="1x1"
+        ),
+        32,
+    ),
+    "wide_resnet": (
+        lambda: PreActResNet(PreActBasic, (2, 1), (16, 32), "cifar", 8, num_classes=10),
+        32,
+    ),
+    "wide_resnet50_2": (
+        lambda: ResNet(WideBottleneck, (2, 1), (4, 8), num_classes=10),
+        64,
+    ),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
     "vgg_bn": (lambda: VGG(A, (8, 8, 16, 16, 16), 64, norm=True, num_classes=10), 64),
