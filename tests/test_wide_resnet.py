@@ -40,7 +40,7 @@ def on_meta(name, num_classes=10, **changes):
 def test_counts(name, parameters, macs):
     network = on_meta(name)
     assert nbs.count_parameters(network) == parameters
-    assert nbs.count_macs(network) == macs
+    assert nbs.count_macs(network, (3, 32, 32)) == macs
 
 
 @pytest.mark.parametrize(
