@@ -173,7 +173,7 @@ def test_the_stem_is_not_widened():
     x = torch.empty(1, 3, 128, 128, device="meta")
     network = on_meta("wrn_16_4", stem="imagenet").eval()
     shapes = []
-    for part in network[:4]:
+    for part in list(network)[:4]:
         x = part(x)
         shapes.append(tuple(x.shape[1:]))
     assert shapes == [(16, 64, 64), (64, 32, 32), (128, 16, 16), (256, 8, 8)]
