@@ -147,8 +147,7 @@ def test_layers_are_counted_as_in_the_names():
     network = on_meta("cifar_preact_resnet1001")
     kinds = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     shortcuts = sum(
-        isinstance(m, PreActBlock) and m.shortcut is not None
-        for m in network.modules()
+        isinstance(m, PreActBlock) and m.shortcut is not None for m in network.modules()
     )
     assert len(kinds) - shortcuts == 1001
 
