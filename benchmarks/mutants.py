@@ -78,6 +78,8 @@ ARCHITECTURES = {
     "zoo/resnet50_v1": 64,
     "zoo/resnext29_32x4d": 32,
     "zoo/swin_mini": 64,
+    "zoo/preact_resnet18": 64,
+    "zoo/wrn_16_4": 32,
     "zoo/vgg11_lrn": 64,
     "zoo/vgg16_1x1": 64,
     "zoo/vit_mini_16": 128,

@@ -21,10 +21,17 @@ from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.mlp_mixer import MLPMixer
 from nbs_utils.zoo.nin import NiN
+from nbs_utils.zoo.resnet import ResNet
 from nbs_utils.zoo.resnext import ResNeXt
 from nbs_utils.zoo.swin import SwinTransformer
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
+from nbs_utils.zoo.wide_resnet import (
+    PreActBasic,
+    PreActBottleneck,
+    PreActResNet,
+    WideBottleneck,
+)
 
 
 def small_alexnet() -> AlexNet:
@@ -79,6 +86,20 @@ NETWORKS = {
             window_size=4,
         ),
         48,
+    ),
+    "preact": (
+        lambda: PreActResNet(
+            PreActBottleneck, (2, 1), (4, 8), "cifar", num_classes=10, stride_on="1x1"
+        ),
+        32,
+    ),
+    "wide_resnet": (
+        lambda: PreActResNet(PreActBasic, (2, 1), (16, 32), "cifar", 8, num_classes=10),
+        32,
+    ),
+    "wide_resnet50_2": (
+        lambda: ResNet(WideBottleneck, (2, 1), (4, 8), num_classes=10),
+        64,
     ),
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
