@@ -43,7 +43,7 @@ class CycleFC(nn.Linear):
         step: number K of positions that the channels cycle through; odd.
         axis: "width" to step across the columns, "height" to step down the rows.
 
-    Source: Chen et al. (2022), section 3.1.
+    Source: Chen et al. (2022).
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class CycleMixer(nn.Module):
         step: of both cycle layers.
         reweight: whether the branches get shares by `BranchWeights`, or a third each.
 
-    Source: Chen et al. (2022), figure 4, and the authors' code.
+    Source: the authors' code (Chen 2021).
     """
 
     def __init__(self, dim: int, step: int = 3, reweight: bool = True) -> None:
