@@ -69,6 +69,7 @@ ARCHITECTURES = {
     "zoo/bn_inception": 64,
     "zoo/bn_inception_caffe": 64,
     "zoo/cifar_resnet20": 32,
+    "zoo/cyclemlp_b1": 64,
     "zoo/googlenet": 96,
     "zoo/mixer_mini_16": 128,
     "zoo/nin": 96,
