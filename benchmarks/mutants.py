@@ -69,6 +69,8 @@ ARCHITECTURES = {
     "zoo/bn_inception": 64,
     "zoo/bn_inception_caffe": 64,
     "zoo/cifar_resnet20": 32,
+    "zoo/densenet121": 64,
+    "zoo/densenet_40_12": 32,
     "zoo/googlenet": 96,
     "zoo/nin": 96,
     "zoo/nin_cifar": 32,

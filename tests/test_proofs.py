@@ -17,6 +17,7 @@ from nbs_utils.parity.calibration import enliven, varied_images
 from nbs_utils.parity.mutants import Altered, changes_function, list_kinds, mutants_of
 from nbs_utils.zoo.alexnet import AlexNet
 from nbs_utils.zoo.batchnorm import BNInception
+from nbs_utils.zoo.densenet import DenseNet
 from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.nin import NiN
@@ -36,6 +37,11 @@ def small_alexnet() -> AlexNet:
 NETWORKS = {
     "alexnet": (small_alexnet, 224),
     "batchnorm": (lambda: BNInception(width=0.25, num_classes=10), 64),
+    "densenet": (lambda: DenseNet(4, (2, 2), num_classes=10), 64),
+    "densenet_plain": (
+        lambda: DenseNet(6, (3, 3), 1.0, 16, "cifar", num_classes=10, bottleneck=0),
+        32,
+    ),
     "googlenet": (lambda: nbs.create_model("googlenet", 10, width=0.125), 96),
     "googlenet_tv": (lambda: nbs.create_model("googlenet_tv", 10, width=0.125), 96),
     "nin": (lambda: NiN(((8,) * 3, (8,) * 3, (8,) * 3, (8, 8)), num_classes=10), 96),
