@@ -178,15 +178,20 @@ def make_stages(
     return stages, channels
 
 
+def least_side(stem: str, blocks: int) -> int:
+    """Return the smallest image, in pixels, of which every pooling has one left."""
+    halvings = 2 ** (blocks - 1)  # by the transitions
+    return 4 * (halvings - 1) + 1 if stem == "imagenet" else halvings
+
+
 class DenseNet(nn.Sequential):
     """A stem, dense blocks with transitions, a linear classifier (Huang et al., 2017).
 
     Args:
         growth_rate, depths: k, and the number of layers of each block.
         compression, stem_channels: theta, and k_0 (by default 2 k).
-        stem: "imagenet" or "cifar"; see `make_stem`.
+        stem, **options: see `make_stem` and `DenseLayer`.
         num_classes, in_channels: numbers of outputs and of the images' channels.
-        **options: bottleneck, dropout, recompute; see `DenseLayer`.
     """
 
     def __init__(
@@ -214,8 +219,7 @@ class DenseNet(nn.Sequential):
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # (B, 1024)
         self.classifier = nn.Linear(channels, num_classes)  # (B, num_classes)
         initialize(self)
-        halvings = 2 ** (len(depths) - 1)  # by the transitions
-        self.least = 4 * (halvings - 1) + 1 if stem == "imagenet" else halvings
+        self.least = least_side(stem, len(depths))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         require_side(x, self.least)
