@@ -70,6 +70,8 @@ ARCHITECTURES = {
     "zoo/bn_inception_caffe": 64,
     "zoo/cifar_resnet20": 32,
     "zoo/cyclemlp_b1": 64,
+    "zoo/densenet121": 64,
+    "zoo/densenet_40_12": 32,
     "zoo/googlenet": 96,
     "zoo/mixer_mini_16": 128,
     "zoo/nin": 96,

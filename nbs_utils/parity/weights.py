@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from torch import nn
 from .calibration import native_size
 from .matching import Report, transplant
 from .references import import_timm, reference_network
+
+# torchvision's files of DenseNet say "norm.1" where its network says "norm1": they are
+# older than the rule that a module's name holds no dot. torchvision renames them, too.
+_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
 class NoConnection(RuntimeError):
@@ -192,6 +197,7 @@ def fill(source: nn.Module, state: dict, name: str, where: str | Path) -> None:
         WrongWeights: the weights are those of another network.
     """
     try:
+        state = {_OLD_NAME.sub(r"\1\2", key): value for key, value in state.items()}
         source.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise WrongWeights(_foreign(where, name)) from error
