@@ -13,7 +13,6 @@ from .calibration import native_size
 from .matching import Report, transplant
 from .references import import_timm, reference_network
 
-
 # torchvision's files of DenseNet say "norm.1" where its network says "norm1": they are
 # older than the rule that a module's name holds no dot. torchvision renames them, too.
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
