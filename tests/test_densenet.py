@@ -51,7 +51,9 @@ def test_the_papers_table_for_cifar(name, printed):
     assert depth == int(name.split("_")[-2])
 
 
-@pytest.mark.parametrize(("name", "side"), [("densenet161", 64), ("densenet169", 64), ("densenet201", 64)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("densenet161", 64), ("densenet169", 64), ("densenet201", 64)]
+)
 def test_same_function_as_torchvision(name, side):
     reference = nbs.reference_network(name)
     network = create_model(name).eval()
