@@ -74,7 +74,7 @@ class MixerBlock(nn.Module):
 
 
 class MLPMixer(nn.Module):
-    """A stack of MLPs across tokens and across channels, in turns.
+    """A stack of MLPs across tokens and across channels, in turn.
 
     Args:
         num_classes, in_channels: numbers of outputs and of the images' channels.
