@@ -91,9 +91,9 @@ def _draw_differences(axes, result, names, found, factor: float) -> None:
             for end in (low, high):
                 axes.plot([end, end], [row + 0.06, row + 0.22], color=INK, lw=1.8)
         axes.scatter(mean, row + 0.14, s=42, color=COLORS["vermillion"], zorder=3)
-    axes.text(
-        0, names.index(result.against), " baseline", va="center", ha="left",
-        size=10, color=INK,
+    axes.annotate(
+        "baseline", (0, names.index(result.against)), (5, 0),
+        textcoords="offset points", va="center", ha="left", size=10, color=INK,
     )  # fmt: skip
     axes.set_xlabel(f"Difference, {result.difference_unit}")
     axes.margins(x=0.08)
