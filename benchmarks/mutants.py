@@ -77,6 +77,7 @@ ARCHITECTURES = {
     "zoo/resnet18": 64,
     "zoo/resnet50_v1": 64,
     "zoo/resnext29_32x4d": 32,
+    "zoo/se_resnext26_mini": 64,
     "zoo/swin_mini": 64,
     "zoo/vgg11_lrn": 64,
     "zoo/vgg16_1x1": 64,
