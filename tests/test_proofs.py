@@ -25,6 +25,7 @@ from nbs_utils.zoo.mlp_mixer import MLPMixer
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.resnet import ResNet
 from nbs_utils.zoo.resnext import ResNeXt
+from nbs_utils.zoo.senet import SENet, SENet154Block
 from nbs_utils.zoo.swin import SwinTransformer
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
@@ -83,6 +84,19 @@ NETWORKS = {
     "resnext": (
         lambda: ResNeXt((1, 1, 1), (16, 32, 64), 4, 16, stem="cifar", num_classes=10),
         32,
+    ),
+    # SENet-154's block, stem and pooling, small: at 67 pixels the ceiling counts.
+    "senet": (
+        lambda: SENet(
+            SENet154Block,
+            (1, 1),
+            (8, 16),
+            stem="deep",
+            num_classes=10,
+            reduction=8,
+            cardinality=8,
+        ),
+        67,
     ),
     # Maps of 12 and 6 tokens: windows of 4 fit the first and need padding in the second.
     "swin": (
