@@ -247,6 +247,24 @@ def test_ceilings_show_at_an_odd_size_only():
     assert both.sizes == ["64 x 64 pixels", "61 x 61 pixels", "59 x 59 pixels"]
 
 
+def test_the_ceiling_of_a_later_pooling_shows_too():
+    """At 224, 139, 171 and 185 pixels the third pooling is given 56, 34, 42, 46 rows."""
+
+    def build(ceil_mode):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(3, 4, 3, 1, 1),
+            *(nn.MaxPool2d(2), nn.MaxPool2d(2), nn.MaxPool2d(2, ceil_mode=ceil_mode)),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)),
+        )
+        return network.eval()
+
+    comparison = nbs.compare(build(True), build(False), input_size=(3, 224, 224))
+    assert not comparison.agrees
+    assert comparison.sizes[1:4] == [f"{s} x {s} pixels" for s in (139, 171, 185)]
+    assert comparison.sizes[4:] == ["140 x 140 pixels"]  # 140, 70, 35: a rest of 1
+
+
 def test_a_size_that_only_the_reference_takes_is_a_difference():
     def build(pool):
         torch.manual_seed(0)

@@ -182,11 +182,8 @@ def test_a_wide_page_is_accessible_in_all_its_parts(desk, axe):
 def test_search_finds_a_page_by_its_words(desk):
     visit = desk.open("search.html?q=multiply-adds")
     page = visit.page
-    page.wait_for_selector("ul.search li a")
-    found = page.eval_on_selector_all(
-        "ul.search li a", "links => links.map(link => link.href)"
-    )
-    assert any("chapters/notation.html" in address for address in found)
+    # Results come one by one, and most chapters speak of multiply-adds.
+    page.wait_for_selector('ul.search li a[href*="chapters/notation.html"]')
     assert visit.complaints == []
     assert visit.outside == []
     page.close()

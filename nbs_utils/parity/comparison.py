@@ -7,8 +7,10 @@ about 1e-13 of that spread, and the smallest fault tried, an epsilon of 1e-5 in 
 of 1e-6, shows at 1e-7 and more.
 """
 
+import copy
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
@@ -206,9 +208,9 @@ def _blindness(views: list[_View], reference: nn.Module) -> str:
 def _odd_images(a, b, x) -> tuple[list[tuple], str]:
     """Make images of odd sizes that both networks take.
 
-    Three sizes, since the ceiling of a pooling layer shows only where the map before
-    it does not divide. Never larger ones: a fixed pooling would drop what stands over
-    the edge.
+    Several sizes, since the ceiling of a pooling layer shows only where the map before
+    it does not divide: three, and more if a pooling layer divides its map at all of
+    them. Never larger ones: a fixed pooling would drop what stands over the edge.
 
     Returns:
         (images, what both gave) for each size, and a sentence about sizes that are not taken.
@@ -221,6 +223,7 @@ def _odd_images(a, b, x) -> tuple[list[tuple], str]:
     else:
         sides, same_map = [native - 3, native - 5], [native - 1]
         sides = [side - 1 + side % 2 for side in sides]
+    sides += _sides_for_ceilings(b, x, sides)
     found = []
     for side in (*sides, *same_map):
         if found and side in same_map:
@@ -238,6 +241,57 @@ def _odd_images(a, b, x) -> tuple[list[tuple], str]:
     if found:
         return found, ""
     return [], f"The reference takes no images but those of {_show(x)}."
+
+
+def _sides_for_ceilings(network: nn.Module, x: torch.Tensor, sides: list) -> list[int]:
+    """Return further sizes, so that each pooling layer somewhere leaves a rest."""
+    if not any(map(_can_round, network.modules())):
+        return []
+    # Shapes alone are needed, and no numbers.
+    network = copy.deepcopy(network).to("meta")
+    pools = [module for module in network.modules() if _can_round(module)]
+    rests: set[nn.Module] = set()
+    for pool in pools:
+        pool.register_forward_pre_hook(partial(_note_rest, rests))
+
+    def left_at(side: int) -> set[nn.Module]:
+        rests.clear()
+        images = torch.empty(2, x.shape[1], side, side, dtype=x.dtype, device="meta")
+        try:
+            with torch.no_grad():
+                network(images)
+        except Exception:  # noqa: BLE001 (whatever a foreign network raises)
+            return set()
+        return set(rests)
+
+    native = min(x.shape[-2:])
+    missing = set(pools).difference(*map(left_at, (native, *sides)))
+    more = []
+    for side in range(min(sides) + 1, native):
+        if not missing:
+            break
+        if gained := missing & left_at(side):
+            more.append(side)
+            missing -= gained
+    return more
+
+
+def _can_round(module: nn.Module) -> bool:
+    """Say whether a layer pools in strides, so that a map may not divide."""
+    pooling = isinstance(module, (nn.MaxPool2d, nn.AvgPool2d))
+    return pooling and max(_two(module.stride)) > 1
+
+
+def _note_rest(rests: set, pool: nn.Module, args: tuple) -> None:
+    """Remember a pooling layer whose windows do not fill its map."""
+    options = map(_two, (pool.kernel_size, pool.stride, pool.padding))
+    for size, kernel, stride, pad in zip(args[0].shape[-2:], *options, strict=True):
+        if (size + 2 * pad - kernel) % stride:
+            rests.add(pool)
+
+
+def _two(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _attempt(network: nn.Module, images: torch.Tensor) -> tuple | str:
