@@ -9,6 +9,8 @@ of 1e-6, shows at 1e-7 and more.
 
 import copy
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -154,11 +156,14 @@ def compare(
     else:
         x = varied_images(2, input_size or native_size(reference))
     x = x.to(device, dtype if x.is_floating_point() else x.dtype)
-    inputs, notes, same = [(x, [record(a, x), record(b, x)])], [], True
-    if not given and x.dim() == 4:
-        others, note = _odd_images(a, b, x)
-        inputs += others
-        same, notes = not note.startswith("Images"), [note] if note else []
+    with _roundings(b) as divided:
+        inputs = [(x, [record(a, x), record(b, x)])]
+        others, note = ([], "") if given or x.dim() != 4 else _odd_images(a, b, x)
+    if others and divided and not note:
+        more, note = _at_sides(a, b, x, _sides_for_ceilings(b, x, divided))
+        others += more
+    inputs += others
+    same, notes = not note.startswith("Images"), [note] if note else []
     views = [_look(a, b, images, tolerance, runs) for images, runs in inputs]
     same = same and all(view.same for view in views)
     result = Comparison(
@@ -208,9 +213,9 @@ def _blindness(views: list[_View], reference: nn.Module) -> str:
 def _odd_images(a, b, x) -> tuple[list[tuple], str]:
     """Make images of odd sizes that both networks take.
 
-    Several sizes, since the ceiling of a pooling layer shows only where the map before
-    it does not divide: three, and more if a pooling layer divides its map at all of
-    them. Never larger ones: a fixed pooling would drop what stands over the edge.
+    Three sizes, since the ceiling of a pooling layer shows only where the map before
+    it does not divide. Never larger ones: a fixed pooling would drop what stands over
+    the edge.
 
     Returns:
         (images, what both gave) for each size, and a sentence about sizes that are not taken.
@@ -223,11 +228,24 @@ def _odd_images(a, b, x) -> tuple[list[tuple], str]:
     else:
         sides, same_map = [native - 3, native - 5], [native - 1]
         sides = [side - 1 + side % 2 for side in sides]
-    sides += _sides_for_ceilings(b, x, sides)
+    found, note = _at_sides(a, b, x, sides)
+    for side in same_map:
+        if not found and not note:
+            found, note = _at_sides(a, b, x, [side])
+    if not found and not note:
+        note = f"The reference takes no images but those of {_show(x)}."
+    return found, note
+
+
+def _at_sides(a, b, x, sides: list[int]) -> tuple[list[tuple], str]:
+    """Run both networks on squares of these sizes, as far as the reference takes them.
+
+    Returns:
+        (images, what both gave) for each size, and a sentence if only the reference
+        takes one of them.
+    """
     found = []
-    for side in (*sides, *same_map):
-        if found and side in same_map:
-            break
+    for side in sides:
         images = varied_images(2, (x.shape[1], side, side), seed=1).to(x)
         theirs, ours = _attempt(b, images), _attempt(a, images)
         if isinstance(theirs, str):
@@ -238,56 +256,68 @@ def _odd_images(a, b, x) -> tuple[list[tuple], str]:
                 f"({ours}). Pass x= to compare at one size alone."
             )
         found.append((images, [ours, theirs]))
-    if found:
-        return found, ""
-    return [], f"The reference takes no images but those of {_show(x)}."
+    return found, ""
 
 
-def _sides_for_ceilings(network: nn.Module, x: torch.Tensor, sides: list) -> list[int]:
-    """Return further sizes, so that each pooling layer somewhere leaves a rest."""
-    if not any(map(_can_round, network.modules())):
-        return []
+def _sides_for_ceilings(network: nn.Module, x: torch.Tensor, divided: set) -> list[int]:
+    """Return sizes at which pooling layers leave a rest that divided all maps so far.
+
+    Args:
+        network: the reference.
+        x: images of the native size.
+        divided: names of these layers.
+    """
     # Shapes alone are needed, and no numbers.
     network = copy.deepcopy(network).to("meta")
-    pools = [module for module in network.modules() if _can_round(module)]
-    rests: set[nn.Module] = set()
-    for pool in pools:
-        pool.register_forward_pre_hook(partial(_note_rest, rests))
-
-    def left_at(side: int) -> set[nn.Module]:
-        rests.clear()
+    native, sides = min(x.shape[-2:]), []
+    for side in range(int(0.62 * native), native)[:16]:  # 16: four strides of 2
         images = torch.empty(2, x.shape[1], side, side, dtype=x.dtype, device="meta")
-        try:
-            with torch.no_grad():
-                network(images)
-        except Exception:  # noqa: BLE001 (whatever a foreign network raises)
-            return set()
-        return set(rests)
-
-    native = min(x.shape[-2:])
-    missing = set(pools).difference(*map(left_at, (native, *sides)))
-    more = []
-    for side in range(min(sides) + 1, native):
-        if not missing:
+        with _roundings(network) as still:
+            taken = _takes(network, images)
+        if taken and not divided <= still:
+            sides.append(side)
+            divided = divided & still
+        if not divided:
             break
-        if gained := missing & left_at(side):
-            more.append(side)
-            missing -= gained
-    return more
+    return sides
+
+
+def _takes(network: nn.Module, images: torch.Tensor) -> bool:
+    """Say whether a network runs on such images."""
+    try:
+        with torch.no_grad():
+            network(images)
+    except Exception:  # noqa: BLE001 (whatever a foreign network raises)
+        return False
+    return True
+
+
+@contextmanager
+def _roundings(network: nn.Module) -> Iterator[set[str]]:
+    """Yield the names of the pooling layers that divide every map they are given."""
+    divided, hooks = set(), []
+
+    def look(name: str, pool: nn.Module, args: tuple) -> None:
+        options = map(_two, (pool.kernel_size, pool.stride, pool.padding))
+        for size, kernel, stride, pad in zip(args[0].shape[-2:], *options, strict=True):
+            if (size + 2 * pad - kernel) % stride:
+                divided.discard(name)
+
+    for name, module in network.named_modules():
+        if _can_round(module):
+            divided.add(name)
+            hooks.append(module.register_forward_pre_hook(partial(look, name)))
+    try:
+        yield divided
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _can_round(module: nn.Module) -> bool:
     """Say whether a layer pools in strides, so that a map may not divide."""
     pooling = isinstance(module, (nn.MaxPool2d, nn.AvgPool2d))
     return pooling and max(_two(module.stride)) > 1
-
-
-def _note_rest(rests: set, pool: nn.Module, args: tuple) -> None:
-    """Remember a pooling layer whose windows do not fill its map."""
-    options = map(_two, (pool.kernel_size, pool.stride, pool.padding))
-    for size, kernel, stride, pad in zip(args[0].shape[-2:], *options, strict=True):
-        if (size + 2 * pad - kernel) % stride:
-            rests.add(pool)
 
 
 def _two(value: int | tuple[int, int]) -> tuple[int, int]:
