@@ -53,7 +53,8 @@ def _quick_numref(resolve):
 
 
 def _write_on_all_cores(app: Sphinx) -> None:
-    app.parallel = max(app.parallel, os.cpu_count() or 1)
+    # One more than there are cores: Sphinx counts the process that only hands out.
+    app.parallel = max(app.parallel, (os.cpu_count() or 1) + 1)
     allowed = app.is_parallel_allowed
     app.is_parallel_allowed = lambda kind: kind == "write" and allowed(kind)
 
