@@ -265,6 +265,24 @@ def test_the_ceiling_of_a_later_pooling_shows_too():
     assert comparison.sizes[4:] == ["140 x 140 pixels"]  # 140, 70, 35: a rest of 1
 
 
+def test_a_ceiling_shows_where_small_images_are_refused():
+    """Only 201 of the usual sizes is taken; there the pooling is given 100 rows."""
+
+    def build(ceil_mode):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            *(nn.Conv2d(3, 4, 3, 1, 1), nn.MaxPool2d(2)),
+            nn.MaxPool2d(2, ceil_mode=ceil_mode),
+            *(nn.AvgPool2d(50, stride=1), nn.AdaptiveAvgPool2d(1)),
+            *(nn.Flatten(), nn.Linear(4, 5)),
+        )
+        return network.eval()
+
+    comparison = nbs.compare(build(True), build(False), input_size=(3, 224, 224))
+    assert comparison.sizes[1] == "201 x 201 pixels"
+    assert not comparison.agrees
+
+
 def test_a_size_that_only_the_reference_takes_is_a_difference():
     def build(pool):
         torch.manual_seed(0)

@@ -158,9 +158,12 @@ def compare(
     x = x.to(device, dtype if x.is_floating_point() else x.dtype)
     with _roundings(b) as divided:
         inputs = [(x, [record(a, x), record(b, x)])]
-        others, note = ([], "") if given or x.dim() != 4 else _odd_images(a, b, x)
+    others, note = [], ""
+    if not given and x.dim() == 4:
+        others, note = _odd_images(a, b, x, divided)
     if others and divided and not note:
-        more, note = _at_sides(a, b, x, _sides_for_ceilings(b, x, divided))
+        sides = _sides_for_ceilings(b, x, divided)
+        more, note = _at_sides(a, b, x, sides, divided)
         others += more
     inputs += others
     same, notes = not note.startswith("Images"), [note] if note else []
@@ -210,7 +213,7 @@ def _blindness(views: list[_View], reference: nn.Module) -> str:
     )
 
 
-def _odd_images(a, b, x) -> tuple[list[tuple], str]:
+def _odd_images(a, b, x, divided: set) -> tuple[list[tuple], str]:
     """Make images of odd sizes that both networks take.
 
     Three sizes, since the ceiling of a pooling layer shows only where the map before
@@ -228,17 +231,19 @@ def _odd_images(a, b, x) -> tuple[list[tuple], str]:
     else:
         sides, same_map = [native - 3, native - 5], [native - 1]
         sides = [side - 1 + side % 2 for side in sides]
-    found, note = _at_sides(a, b, x, sides)
+    found, note = _at_sides(a, b, x, sides, divided)
     for side in same_map:
         if not found and not note:
-            found, note = _at_sides(a, b, x, [side])
+            found, note = _at_sides(a, b, x, [side], divided)
     if not found and not note:
         note = f"The reference takes no images but those of {_show(x)}."
     return found, note
 
 
-def _at_sides(a, b, x, sides: list[int]) -> tuple[list[tuple], str]:
+def _at_sides(a, b, x, sides: list[int], divided: set) -> tuple[list[tuple], str]:
     """Run both networks on squares of these sizes, as far as the reference takes them.
+
+    What leaves a rest at a size that is compared is taken out of `divided`.
 
     Returns:
         (images, what both gave) for each size, and a sentence if only the reference
@@ -247,9 +252,12 @@ def _at_sides(a, b, x, sides: list[int]) -> tuple[list[tuple], str]:
     found = []
     for side in sides:
         images = varied_images(2, (x.shape[1], side, side), seed=1).to(x)
-        theirs, ours = _attempt(b, images), _attempt(a, images)
+        with _roundings(b) as still:
+            theirs = _attempt(b, images)
         if isinstance(theirs, str):
             continue
+        divided &= still
+        ours = _attempt(a, images)
         if isinstance(ours, str):
             return found, (
                 f"Images of {side} x {side} pixels are taken by the reference only "
@@ -270,7 +278,9 @@ def _sides_for_ceilings(network: nn.Module, x: torch.Tensor, divided: set) -> li
     # Shapes alone are needed, and no numbers.
     network = copy.deepcopy(network).to("meta")
     native, sides = min(x.shape[-2:]), []
-    for side in range(int(0.62 * native), native)[:16]:  # 16: four strides of 2
+    smaller = range(int(0.62 * native), native)
+    # 16 in a row: four strides of 2. A fixed pooling at the end takes only the last.
+    for side in dict.fromkeys([*smaller[:16], *smaller[-16:]]):
         images = torch.empty(2, x.shape[1], side, side, dtype=x.dtype, device="meta")
         with _roundings(network) as still:
             taken = _takes(network, images)
