@@ -93,18 +93,17 @@ class ConvNeXt(nn.Sequential):
         layer_scale: float = 1e-6, kernel_size: int = 7, num_classes: int = 1000,
         in_channels: int = 3, stem: str = "imagenet",
     ) -> None:  # fmt: skip
-        super().__init__()  # input (B, 3, 224, 224)
+        super().__init__()
         patch = by_stem(stem, imagenet=4, cifar=2)
         self.least = patch * 2 ** (len(widths) - 1)
         conv = nn.Conv2d(in_channels, widths[0], patch, stride=patch)
         self.stem = nn.Sequential(conv, LayerNorm2d(widths[0]))  # (B, 96, 56, 56)
-        l, last = 0, max(1, sum(depths) - 1)
+        last = max(1, sum(depths) - 1)  # number of the last block, from 0
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             stage = [downsample(widths[i - 1], width)] if i else []
-            for _ in range(depth):  # l counts the blocks of all stages
-                rate = drop_path * l / last
+            for j in range(depth):
+                rate = drop_path * (sum(depths[:i]) + j) / last
                 stage.append(ConvNeXtBlock(width, layer_scale, rate, kernel_size))
-                l += 1
             # (B, 96, 56, 56), (B, 192, 28, 28), (B, 384, 14, 14), (B, 768, 7, 7)
             self.add_module(f"res{i + 2}", nn.Sequential(*stage))
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # (B, 768)
