@@ -105,7 +105,9 @@ def test_the_block_is_the_formula():
 def test_fresh_blocks_are_nearly_the_identity():
     network = small()
     for block in blocks_of(network):
-        assert block.layer_scale.tolist() == pytest.approx([1e-6] * len(block.layer_scale))
+        assert block.layer_scale.tolist() == pytest.approx(
+            [1e-6] * len(block.layer_scale)
+        )
     x = torch.randn(2, 8, 9, 9, dtype=torch.float64)
     change = (blocks_of(network)[0](x) - x).norm() / x.norm()
     assert 0 < change < 1e-5
