@@ -70,6 +70,7 @@ ARCHITECTURES = {
     "zoo/bn_inception": 64,
     "zoo/bn_inception_caffe": 64,
     "zoo/cifar_resnet20": 32,
+    "zoo/convnext_mini": 64,
     "zoo/cyclemlp_b1": 64,
     "zoo/densenet121": 64,
     "zoo/densenet_40_12": 32,

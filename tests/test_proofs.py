@@ -23,6 +23,7 @@ from nbs_utils.parity.mutants import (
 )
 from nbs_utils.zoo.alexnet import AlexNet
 from nbs_utils.zoo.batchnorm import BNInception
+from nbs_utils.zoo.convnext import ConvNeXt
 from nbs_utils.zoo.cyclemlp import CycleMLP
 from nbs_utils.zoo.densenet import DenseNet
 from nbs_utils.zoo.inception_v3 import InceptionV3
@@ -56,6 +57,8 @@ def small_alexnet() -> AlexNet:
 NETWORKS = {
     "alexnet": (small_alexnet, 224),
     "batchnorm": (lambda: BNInception(width=0.25, num_classes=10), 64),
+    # On 12 x 12 and 6 x 6 positions: at the borders the kernels read padding.
+    "convnext": (lambda: ConvNeXt((1, 2), (8, 16), num_classes=10), 48),
     "cyclemlp": (lambda: CycleMLP((1, 1), (16, 24), (2, 2), num_classes=10), 32),
     "densenet": (lambda: DenseNet(4, (2, 2), num_classes=10), 64),
     "densenet_plain": (
