@@ -1,6 +1,8 @@
 # Written by `nbs export` from chapters/efficient/shufflenet-v1.ipynb; edit the chapter, not this file.
 """ShuffleNet v1 (2017), as its chapter builds it."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -38,7 +40,7 @@ class ShuffleUnit(nn.Module):
     Shape: (B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride).
 
     Raises:
-        ValueError: a layer's channels do not make whole groups.
+        ValueError: the channels of a layer do not make whole groups.
     """
 
     def __init__(
@@ -46,20 +48,17 @@ class ShuffleUnit(nn.Module):
         first_groups: int | None = None, shuffle: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        neck, norm = out_channels // 4, nn.BatchNorm2d
+        neck, conv = out_channels // 4, partial(ConvNormAct, norm=nn.BatchNorm2d)
         added = out_channels - in_channels if stride == 2 else out_channels
         if neck % groups or added % groups:
             raise ValueError(
                 f"A unit of {out_channels} channels has a neck of {neck} and computes "
                 f"{added}, and these do not make {groups} groups."
             )
-        first = first_groups or groups
-        self.compress = ConvNormAct(in_channels, neck, 1, groups=first, norm=norm)
         self.shuffled = groups if shuffle else 1
-        self.depthwise = ConvNormAct(
-            neck, neck, 3, stride, groups=neck, norm=norm, act=None
-        )
-        self.expand = ConvNormAct(neck, added, 1, groups=groups, norm=norm, act=None)
+        self.compress = conv(in_channels, neck, 1, groups=first_groups or groups)
+        self.depthwise = conv(neck, neck, 3, stride, groups=neck, act=None)
+        self.expand = conv(neck, added, 1, groups=groups, act=None)
         self.pool = nn.AvgPool2d(3, stride=2, padding=1) if stride == 2 else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
