@@ -81,6 +81,7 @@ ARCHITECTURES = {
     "zoo/resnet50_v1": 64,
     "zoo/resnext29_32x4d": 32,
     "zoo/se_resnext26_mini": 64,
+    "zoo/shufflenet_v1_x0_5_g3": 64,
     "zoo/swin_mini": 64,
     "zoo/preact_resnet18": 64,
     "zoo/wrn_16_4": 32,
