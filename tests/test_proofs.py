@@ -28,6 +28,7 @@ from nbs_utils.zoo.densenet import DenseNet
 from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.mlp_mixer import MLPMixer
+from nbs_utils.zoo.mobilenet_v1 import MobileNetV1
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.resnet import ResNet
 from nbs_utils.zoo.resnext import ResNeXt
@@ -86,6 +87,10 @@ NETWORKS = {
             channel_dim=48,
         ),
         24,
+    ),
+    "mobilenet_v1": (
+        lambda: MobileNetV1(0.5, ((32, 1), (64, 2), (64, 1)), num_classes=10),
+        64,
     ),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     "resnext": (
