@@ -29,6 +29,7 @@ from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.mlp_mixer import MLPMixer
 from nbs_utils.zoo.mobilenet_v1 import MobileNetV1
+from nbs_utils.zoo.mobilenet_v2 import MobileNetV2
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.resnet import ResNet
 from nbs_utils.zoo.resnext import ResNeXt
@@ -91,6 +92,11 @@ NETWORKS = {
     "mobilenet_v1": (
         lambda: MobileNetV1(0.5, ((32, 1), (64, 2), (64, 1)), num_classes=10),
         64,
+    ),
+    # A block without a widening, one with a stride, one that adds its input.
+    "mobilenet_v2": (
+        lambda: MobileNetV2(0.5, ((1, 16, 1, 1), (6, 24, 2, 2)), num_classes=10),
+        32,
     ),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     "resnext": (
