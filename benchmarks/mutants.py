@@ -86,6 +86,7 @@ ARCHITECTURES = {
     "zoo/resnext29_32x4d": 32,
     "zoo/se_resnext26_mini": 64,
     "zoo/shufflenet_v1_x0_5_g3": 64,
+    "zoo/shufflenet_v2_x0_5": 96,
     "zoo/swin_mini": 64,
     "zoo/preact_resnet18": 64,
     "zoo/wrn_16_4": 32,

@@ -35,6 +35,7 @@ from nbs_utils.zoo.resnet import ResNet
 from nbs_utils.zoo.resnext import ResNeXt
 from nbs_utils.zoo.senet import SENet, SENet154Block
 from nbs_utils.zoo.shufflenet_v1 import ShuffleNet
+from nbs_utils.zoo.shufflenet_v2 import ShuffleNetV2
 from nbs_utils.zoo.swin import SwinTransformer
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
@@ -118,6 +119,10 @@ NETWORKS = {
     ),
     # Three channels in each of the neck's three groups; at 67 pixels sides are odd.
     "shufflenet_v1": (lambda: ShuffleNet(3, 36, 12, (2, 2), num_classes=10), 67),
+    "shufflenet_v2": (
+        lambda: ShuffleNetV2((8, 16, 24, 32, 40), (2, 2, 2), num_classes=10),
+        67,
+    ),
     # Maps of 12 and 6 tokens: windows of 4 fit the first and need padding in the second.
     "swin": (
         lambda: SwinTransformer(

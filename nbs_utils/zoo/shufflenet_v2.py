@@ -12,6 +12,18 @@ from nbs_utils.zoo.resnet import initialize, make_stage
 from nbs_utils.zoo.shufflenet_v1 import channel_shuffle
 
 
+def pointwise(in_channels: int, out_channels: int) -> ConvNormAct:
+    """Return a 1x1 convolution with batch norm and ReLU."""
+    return ConvNormAct(in_channels, out_channels, 1, norm=nn.BatchNorm2d)
+
+
+def depthwise(channels: int, stride: int) -> ConvNormAct:
+    """Return a 3x3 convolution of each channel by itself, with no activation."""
+    return ConvNormAct(
+        channels, channels, 3, stride, groups=channels, norm=nn.BatchNorm2d, act=None
+    )
+
+
 class SplitUnit(nn.Module):
     """Half of the channels pass, a branch computes on the others (Ma et al., 2018).
 
@@ -26,7 +38,7 @@ class SplitUnit(nn.Module):
         ValueError: the channels cannot be halved, or change without a stride.
     """
 
-    expansion = 1  # as in ResNet: channels of the output over `out_channels`
+    expansion = 1  # as in ResNet
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: int = 1,
@@ -38,20 +50,13 @@ class SplitUnit(nn.Module):
                 f"A unit cannot split {in_channels} channels and return "
                 f"{out_channels}: take an even number, the same for both with stride 1."
             )
-        half, read, norm = out_channels // 2, in_channels, nn.BatchNorm2d
-        self.shuffle, self.shortcut = shuffle, None
-        if stride == 1:
-            read = half
-        else:
-            self.shortcut = nn.Sequential(
-                depthwise(in_channels, stride),
-                ConvNormAct(in_channels, half, 1, norm=norm),
-            )
-        self.branch = nn.Sequential(
-            ConvNormAct(read, half, 1, norm=norm),
-            depthwise(half, stride),
-            ConvNormAct(half, half, 1, norm=norm),
-        )
+        half, self.shuffle, self.shortcut = out_channels // 2, shuffle, None
+        if stride > 1:
+            layers = depthwise(in_channels, stride), pointwise(in_channels, half)
+            self.shortcut = nn.Sequential(*layers)
+        read = half if stride == 1 else in_channels
+        layers = pointwise(read, half), depthwise(half, stride), pointwise(half, half)
+        self.branch = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.shortcut is None:
@@ -60,13 +65,6 @@ class SplitUnit(nn.Module):
             passed, read = self.shortcut(x), x
         x = torch.cat([passed, self.branch(read)], dim=1)  # (B, C_out, H / s, W / s)
         return channel_shuffle(x, 2) if self.shuffle else x
-
-
-def depthwise(channels: int, stride: int) -> ConvNormAct:
-    """Return a 3x3 convolution of each channel by itself, with no activation."""
-    return ConvNormAct(
-        channels, channels, 3, stride, groups=channels, norm=nn.BatchNorm2d, act=None
-    )
 
 
 class ShuffleNetV2(nn.Sequential):
