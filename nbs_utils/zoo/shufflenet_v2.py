@@ -59,10 +59,8 @@ class SplitUnit(nn.Module):
         self.branch = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.shortcut is None:
-            passed, read = x.chunk(2, dim=1)  # (B, C / 2, H, W) each
-        else:
-            passed, read = self.shortcut(x), x
+        split = self.shortcut is None  # into two of (B, C / 2, H, W)
+        passed, read = x.chunk(2, dim=1) if split else (self.shortcut(x), x)
         x = torch.cat([passed, self.branch(read)], dim=1)  # (B, C_out, H / s, W / s)
         return channel_shuffle(x, 2) if self.shuffle else x
 
