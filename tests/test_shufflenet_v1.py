@@ -26,7 +26,7 @@ def theirs(name):
     """Build pytorchcv's network with the sizes of one of ours, seeded and alive."""
     from pytorchcv.models.shufflenet import ShuffleNet as Reference
 
-    options = model_entry(name).options
+    options = model_entry(name).configuration
     sizes = [[options["channels"] * 2**i] * n for i, n in enumerate((4, 8, 4))]
     torch.manual_seed(0)
     stem = options.get("stem_channels", 24)
