@@ -30,10 +30,13 @@ from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.mlp_mixer import MLPMixer
 from nbs_utils.zoo.mobilenet_v1 import MobileNetV1
+from nbs_utils.zoo.mobilenet_v2 import MobileNetV2
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.resnet import ResNet
 from nbs_utils.zoo.resnext import ResNeXt
 from nbs_utils.zoo.senet import SENet, SENet154Block
+from nbs_utils.zoo.shufflenet_v1 import ShuffleNet
+from nbs_utils.zoo.shufflenet_v2 import ShuffleNetV2
 from nbs_utils.zoo.swin import SwinTransformer
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
@@ -94,6 +97,11 @@ NETWORKS = {
         lambda: MobileNetV1(0.5, ((32, 1), (64, 2), (64, 1)), num_classes=10),
         64,
     ),
+    # A block without a widening, one with a stride, one that adds its input.
+    "mobilenet_v2": (
+        lambda: MobileNetV2(0.5, ((1, 16, 1, 1), (6, 24, 2, 2)), num_classes=10),
+        32,
+    ),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
     "resnext": (
         lambda: ResNeXt((1, 1, 1), (16, 32, 64), 4, 16, stem="cifar", num_classes=10),
@@ -110,6 +118,12 @@ NETWORKS = {
             reduction=8,
             cardinality=8,
         ),
+        67,
+    ),
+    # Three channels in each of the neck's three groups; at 67 pixels sides are odd.
+    "shufflenet_v1": (lambda: ShuffleNet(3, 36, 12, (2, 2), num_classes=10), 67),
+    "shufflenet_v2": (
+        lambda: ShuffleNetV2((8, 16, 24, 32, 40), (2, 2, 2), num_classes=10),
         67,
     ),
     # Maps of 12 and 6 tokens: windows of 4 fit the first and need padding in the second.
