@@ -112,7 +112,7 @@ def initialize(network: nn.Module) -> None:
 
 
 class Xception(nn.Sequential):
-    """Entry, middle and exit flow, and a linear classifier (Chollet, 2017).
+    """Xception (Chollet, 2017): (B, C, H, W) -> (B, num_classes).
 
     Args:
         width: multiplies all numbers of channels; see `scaled` of Inception v3.
@@ -120,8 +120,6 @@ class Xception(nn.Sequential):
         dropout: probability, in front of the classifier.
         stem, in_channels: see `make_stem`.
         num_classes: number of outputs.
-
-    Shape: (B, C, H, W) -> (B, num_classes).
     """
 
     def __init__(
