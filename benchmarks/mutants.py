@@ -94,6 +94,7 @@ ARCHITECTURES = {
     "zoo/vgg11_lrn": 64,
     "zoo/vgg16_1x1": 64,
     "zoo/vit_mini_16": 128,
+    "zoo/xception_mini": 128,
 }
 _OPTIONS = {"vit_b_16": {"image_size": 32}}
 

@@ -46,6 +46,7 @@ from nbs_utils.zoo.wide_resnet import (
     PreActResNet,
     WideBottleneck,
 )
+from nbs_utils.zoo.xception import Xception
 
 
 def small_alexnet() -> AlexNet:
@@ -154,6 +155,8 @@ NETWORKS = {
     # C with the LRN of A-LRN; at 64 pixels the last map is resized.
     "vgg": (lambda: VGG(C, (8, 8, 16, 16, 16), 64, lrn=True, num_classes=10), 64),
     "vgg_bn": (lambda: VGG(A, (8, 8, 16, 16, 16), 64, norm=True, num_classes=10), 64),
+    # At 67 pixels the poolings meet 31, 16, 8 and 4 places: odd and even ones.
+    "xception": (lambda: Xception(0.125, 2, num_classes=10), 67),
     "vit": (
         lambda: VisionTransformer(
             num_classes=10,
