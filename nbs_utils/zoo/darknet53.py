@@ -110,13 +110,10 @@ class Darknet(nn.Sequential):
 
     Args:
         depths: number of pairs in each stage.
-        downsample, shortcut, slope: see `make_stage` and `Pair`.
-        scores_first: see `make_head`.
+        downsample, shortcut, scores_first, slope: see `make_stage` and `make_head`.
         width: multiplies all numbers of channels, which begin with 32.
         stem: "imagenet", or "cifar" for small images.
         num_classes, in_channels: numbers of outputs and of the images' channels.
-
-    Shape: (B, C, H, W) -> (B, num_classes).
     """
 
     def __init__(
@@ -130,8 +127,7 @@ class Darknet(nn.Sequential):
         whole = by_stem(stem, imagenet=0, cifar=2)  # stages that halve nothing
         for i, depth in enumerate(depths):
             how = "none" if i < whole else downsample
-            # (B, 64, 128, 128), (B, 128, 64, 64), (B, 256, 32, 32),
-            # (B, 512, 16, 16), (B, 1024, 8, 8)
+            # (B, 64, 128, 128), (B, 128, 64, 64), (B, 256, 32, 32) and so on
             stage = make_stage(channels, 2 * channels, depth, how, shortcut, slope)
             self.add_module(f"stage{i + 1}", stage)
             channels = 2 * channels
@@ -145,11 +141,9 @@ class Darknet(nn.Sequential):
 
     def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Return the last three maps, which a detector reads: strides 8, 16 and 32."""
-        found = []
-        for name, part in self.named_children():
-            if name != "head":
-                x = part(x)
-                found.append(x)
+        found = [x]
+        for part in list(self.children())[:-1]:
+            found.append(part(found[-1]))
         return found[-3:]
 
 
