@@ -76,6 +76,8 @@ ARCHITECTURES = {
     "zoo/mixer_mini_16": 128,
     "zoo/mobilenet_v2": 96,
     "zoo/mobilenet_v2_x0_35": 96,
+    "zoo/mobilenet_v3_large": 96,
+    "zoo/mobilenet_v3_small_x0_5": 96,
     "zoo/nin": 96,
     "zoo/nin_cifar": 32,
     "zoo/inception_v3": 128,

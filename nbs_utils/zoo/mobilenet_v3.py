@@ -1,6 +1,7 @@
 # Written by `nbs export` from chapters/efficient/mobilenet-v3.ipynb; edit the chapter, not this file.
 """MobileNet v3 (2019), as its chapter builds it."""
 
+from collections import OrderedDict
 from functools import partial
 
 from torch import nn
@@ -52,24 +53,32 @@ SMALL = (
 )
 
 
-def make_options(row: tuple, channels: int, width: float, norm, gate) -> dict:
-    """Return the options of `InvertedResidual` for one row of the table.
+def make_blocks(
+    rows: tuple[tuple, ...], channels: int, width: float, stem: str, norm, gate
+) -> tuple[OrderedDict, int]:
+    """Return the blocks by name, and the channels behind the last one.
 
     Args:
-        row: see `LARGE`.
-        channels: of the block's input.
-        width, norm, gate: see `MobileNetV3`.
+        rows: see `LARGE`.
+        channels: behind the stem.
+        width, stem, norm, gate: see `MobileNetV3` and `InvertedResidual`.
     """
-    kernel_size, wide, out_channels, squeeze_excite, nonlinearity, stride = row
-    return {
-        "out_channels": round_channels(out_channels * width),
-        "stride": stride,
-        "expand_ratio": round_channels(wide * width) / channels,
-        "kernel_size": kernel_size,
-        "activation": ACTIVATIONS[nonlinearity],
-        "norm": norm,
-        "gate": gate if squeeze_excite else None,
-    }
+    made = OrderedDict()
+    for i, (kernel_size, wide, out, gated, kind, stride) in enumerate(rows, start=1):
+        if stride == 2 and stem == "cifar":
+            stride, stem = 1, "imagenet"  # only the first one
+        block = InvertedResidual(
+            channels,
+            round_channels(out * width),
+            stride,
+            expand_ratio=round_channels(wide * width) / channels,
+            kernel_size=kernel_size,
+            activation=ACTIVATIONS[kind],
+            norm=norm,
+            gate=gate if gated else None,
+        )
+        made[f"bneck{i}"], channels = block, round_channels(out * width)
+    return made, channels
 
 
 class MobileNetV3(nn.Sequential):
@@ -96,15 +105,12 @@ class MobileNetV3(nn.Sequential):
         super().__init__()  # input (B, 3, 224, 224)
         norm = partial(nn.BatchNorm2d, eps=eps, momentum=momentum)
         layer = partial(ConvNormAct, norm=norm, act=nn.Hardswish)
-        stride, keep = by_stem(stem, imagenet=(2, False), cifar=(1, True))
         channels = round_channels(16 * width)
+        stride = by_stem(stem, imagenet=2, cifar=1)
         self.conv1 = layer(in_channels, channels, 3, stride)  # (B, 16, 112, 112)
-        for i, row in enumerate(blocks, start=1):
-            options = make_options(row, channels, width, norm, gate)
-            if keep and options["stride"] == 2:
-                options["stride"], keep = 1, False
-            self.add_module(f"bneck{i}", InvertedResidual(channels, **options))
-            channels = options["out_channels"]  # (B, 16, 112, 112) to (B, 160, 7, 7)
+        made, channels = make_blocks(blocks, channels, width, stem, norm, gate)
+        for name, block in made.items():
+            self.add_module(name, block)  # (B, 16, 112, 112) to (B, 160, 7, 7)
         self.conv2 = layer(channels, 6 * channels, 1)  # (B, 960, 7, 7)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # (B, 960)
         head = round_channels(head * max(1.0, width))
