@@ -63,7 +63,7 @@ def make_blocks(
         channels: behind the stem.
         width, stem, norm, gate: see `MobileNetV3` and `InvertedResidual`.
     """
-    made = OrderedDict()
+    made, narrow = OrderedDict(), 16
     for i, (kernel_size, wide, out, gated, kind, stride) in enumerate(rows, start=1):
         if stride == 2 and stem == "cifar":
             stride, stem = 1, "imagenet"  # only the first one
@@ -71,13 +71,14 @@ def make_blocks(
             channels,
             round_channels(out * width),
             stride,
-            expand_ratio=round_channels(wide * width) / channels,
+            expand_ratio=round_channels(channels * wide / narrow) / channels,
             kernel_size=kernel_size,
             activation=ACTIVATIONS[kind],
             norm=norm,
             gate=gate if gated else None,
         )
-        made[f"bneck{i}"], channels = block, round_channels(out * width)
+        made[f"bneck{i}"] = block
+        channels, narrow = round_channels(out * width), out
     return made, channels
 
 
@@ -88,7 +89,7 @@ class MobileNetV3(nn.Sequential):
         blocks: kernel, expansion size, channels out, squeeze-excite, nonlinearity and
             stride of each block, as in the paper's Tables 1 and 2.
         head: channels of the layer behind the pooling, not thinned below width 1.
-        width: multiplies all other channels, which are rounded to multiples of 8.
+        width: multiplies the other channels, which are rounded to multiples of 8.
         stem: "imagenet", or "cifar" for images of about 32 pixels: no stride in the
             first convolution and in the first block that has one.
         num_classes, in_channels: numbers of outputs and of the images' channels.
