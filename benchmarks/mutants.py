@@ -22,7 +22,7 @@ import torch
 
 import nbs_utils as nbs
 from nbs_utils.parity.calibration import enliven, native_size, varied_images
-from nbs_utils.parity.mutants import changes_function, mutants_of
+from nbs_utils.parity.mutants import changes_function, held_to, mutants_of
 
 # name -> side of the images on which it is tried; small ones where that is possible
 ARCHITECTURES = {
@@ -155,7 +155,7 @@ def try_architecture(name: str, every: int = 1) -> list[dict]:
     for number, mutant in enumerate(mutants_of(network, images)):
         if number % every:
             continue
-        comparison = nbs.compare(mutant.network, network, input_size=size)
+        comparison = held_to(network, mutant.network, images)
         ended = "caught"
         if comparison.agrees:
             changed = changes_function(network, mutant.network)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nbs_utils.parity import WrongWeights, compare, transplant
+from nbs_utils.parity.calibration import enliven
 from nbs_utils.parity.weights import carry
 
 
@@ -36,6 +37,30 @@ def test_auxiliary_heads_are_set_aside():
     both = Aux(aux=True)
     assert not transplant(source, both, (3, 8, 8)).aside
     assert torch.equal(both.aux.weight, source.aux.weight)
+
+
+class NormAct(nn.BatchNorm2d):
+    """A norm that holds its activation, as timm's BatchNormAct2d does."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+def test_a_norm_that_holds_its_activation_is_a_layer():
+    def network(*norm):
+        return nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), *norm)
+
+    source = network(NormAct(8)).eval()
+    enliven(source)
+    target = network(nn.BatchNorm2d(8), nn.ReLU())
+    report = transplant(source, target, (3, 8, 8))
+    assert report.complete
+    assert torch.equal(target[1].weight, source[1].weight)
+    assert compare(target, source, torch.randn(3, 3, 8, 8)).agrees
 
 
 class Branches(nn.Module):

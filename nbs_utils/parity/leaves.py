@@ -84,12 +84,20 @@ def leaves(network: nn.Module) -> tuple[list[Leaf], list[Leaf]]:
         if not own:
             continue
         # MultiheadAttention holds the projection of q, k and v itself
-        holds_others = next(module.children(), None) is not None
-        if holds_others and not isinstance(module, nn.MultiheadAttention):
+        if holds_layers(module) and not isinstance(module, nn.MultiheadAttention):
             loose += [Leaf(path, {name: tensor}) for name, tensor in own.items()]
         else:
             layers.append(Leaf(path, own))
     return layers, loose
+
+
+def holds_layers(module: nn.Module) -> bool:
+    """Tell whether a part has tensors: timm's norms hold an activation, which has none."""
+    return any(
+        next(tensors, None) is not None
+        for child in module.children()
+        for tensors in (child.parameters(), child.buffers())
+    )
 
 
 class _Uses(TorchFunctionMode):

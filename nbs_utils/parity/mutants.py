@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .comparison import Comparison, compare
 from .faults import CHANGES, Change
 
 
@@ -199,6 +200,22 @@ _LAYERS = {
     "two exchanged scales": _exchanged_scales,
     "a dilation": _dilated,
 }
+
+
+def held_to(network: nn.Module, wrong: nn.Module, images: Tensor) -> Comparison:
+    """Compare a mutant with its network: at one size, then at all if it agrees there.
+
+    The verdict is that of `compare`, which begins with these images too and accepts
+    only what agrees at every size; a fault that shows at the first costs one size.
+
+    Args:
+        network, wrong: networks in double precision.
+        images: (B, C, H, W), `varied_images` of the size with which `compare` begins.
+    """
+    comparison = compare(wrong, network, images)
+    if comparison.agrees:
+        comparison = compare(wrong, network, input_size=tuple(images.shape[1:]))
+    return comparison
 
 
 def changes_function(network: nn.Module, wrong: nn.Module, seed: int = 99) -> bool:
