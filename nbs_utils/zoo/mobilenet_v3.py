@@ -88,7 +88,7 @@ class MobileNetV3(nn.Sequential):
     Args:
         blocks: kernel, expansion size, channels out, squeeze-excite, nonlinearity and
             stride of each block, as in the paper's Tables 1 and 2.
-        head: channels of the layer behind the pooling, not thinned below width 1.
+        head: channels behind the pooling; as the stem's 16 not thinned below width 1.
         width: multiplies the other channels, which are rounded to multiples of 8.
         stem: "imagenet", or "cifar" for images of about 32 pixels: no stride in the
             first convolution and in the first block that has one.
@@ -106,7 +106,7 @@ class MobileNetV3(nn.Sequential):
         super().__init__()  # input (B, 3, 224, 224)
         norm = partial(nn.BatchNorm2d, eps=eps, momentum=momentum)
         layer = partial(ConvNormAct, norm=norm, act=nn.Hardswish)
-        channels = round_channels(16 * width)
+        channels = max(16, round_channels(16 * width))
         stride = by_stem(stem, imagenet=2, cifar=1)
         self.conv1 = layer(in_channels, channels, 3, stride)  # (B, 16, 112, 112)
         made, channels = make_blocks(blocks, channels, width, stem, norm, gate)
