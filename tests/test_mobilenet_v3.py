@@ -77,16 +77,16 @@ def test_as_many_parameters_as_timm(name):
     ("name", "parameters", "macs"),
     [
         ("mobilenet_v3_large", 5_483_032, 216_589_760),
-        ("mobilenet_v3_large_x0_75", 3_993_528, None),
+        ("mobilenet_v3_large_x0_75", 3_993_528, 154_560_624),
         ("mobilenet_v3_small", 2_542_856, 56_510_400),
-        ("mobilenet_v3_small_x0_75", 2_041_872, None),
-        ("mobilenet_v3_small_x0_5", 1_593_224, None),
+        ("mobilenet_v3_small_x0_75", 2_041_872, 43_399_344),
+        ("mobilenet_v3_small_x0_5", 1_593_224, 24_188_688),
     ],
 )
 def test_counts(name, parameters, macs):
     network = on_meta(name)
     assert nbs.count_parameters(network) == parameters
-    assert macs in (None, nbs.count_macs(network))
+    assert nbs.count_macs(network) == macs
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -147,17 +147,26 @@ def test_gates_and_activations_stand_where_the_table_says(name, gates):
 
 
 def test_every_norm_has_the_published_constants():
-    norms = [
-        m for m in on_meta(FULL[0]).modules() if isinstance(m, nn.BatchNorm2d)
-    ]
+    norms = [m for m in on_meta(FULL[0]).modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 46
     assert {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.01)}
 
 
-@pytest.mark.parametrize(("width", "head"), [(0.5, 1280), (1.0, 1280), (1.25, 1600)])
-def test_the_layer_behind_the_pooling_is_not_thinned(width, head):
+@pytest.mark.parametrize(
+    ("width", "stem", "head"), [(0.5, 16, 1280), (1.0, 16, 1280), (1.5, 24, 1920)]
+)
+def test_stem_and_head_are_not_thinned(width, stem, head):
     network = on_meta(FULL[0], width=width)
+    assert network.conv1.conv.out_channels == stem
     assert network.wide[0].out_features == network.fc.in_features == head
+
+
+def test_wide_middles_are_rounded_from_the_rounded_ends():
+    network = on_meta("mobilenet_v3_large_x0_75")
+    ends = [block.branch.project.conv.out_channels for block in blocks_of(network)]
+    assert ends[10:12] == [88, 88]  # of 84
+    # 672 channels are 6 times 112: 6 times 88, not three quarters of 672
+    assert network.bneck12.branch.depthwise.conv.out_channels == 528
 
 
 def test_no_norm_behind_the_pooling():
