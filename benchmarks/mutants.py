@@ -82,6 +82,8 @@ ARCHITECTURES = {
     "zoo/mobilenet_v1_x0_25": 96,
     "zoo/mobilenet_v2": 96,
     "zoo/mobilenet_v2_x0_35": 96,
+    "zoo/mobilenet_v3_large": 96,
+    "zoo/mobilenet_v3_small_x0_5": 96,
     "zoo/nin": 96,
     "zoo/nin_cifar": 32,
     "zoo/inception_v3": 128,

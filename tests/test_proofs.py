@@ -32,6 +32,7 @@ from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.mlp_mixer import MLPMixer
 from nbs_utils.zoo.mobilenet_v1 import MobileNetV1
 from nbs_utils.zoo.mobilenet_v2 import MobileNetV2
+from nbs_utils.zoo.mobilenet_v3 import MobileNetV3
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.resnet import ResNet
 from nbs_utils.zoo.resnext import ResNeXt
@@ -107,6 +108,13 @@ NETWORKS = {
     # A block without a widening, one with a stride, one that adds its input.
     "mobilenet_v2": (
         lambda: MobileNetV2(0.5, ((1, 16, 1, 1), (6, 24, 2, 2)), num_classes=10),
+        32,
+    ),
+    # A gate behind a ReLU and one behind an h-swish, with and without a shortcut.
+    "mobilenet_v3": (
+        lambda: MobileNetV3(
+            ((3, 16, 16, True, "RE", 2), (5, 64, 16, True, "HS", 1)), 32, num_classes=10
+        ),
         32,
     ),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
