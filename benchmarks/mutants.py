@@ -81,6 +81,7 @@ ARCHITECTURES = {
     "zoo/resnet50_v1": 64,
     "zoo/resnext29_32x4d": 32,
     "zoo/se_resnext26_mini": 64,
+    "zoo/squeezenet1_0_complex_bypass": 96,
     "zoo/swin_mini": 64,
     "zoo/preact_resnet18": 64,
     "zoo/wrn_16_4": 32,

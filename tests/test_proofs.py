@@ -26,6 +26,7 @@ from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.resnet import ResNet
 from nbs_utils.zoo.resnext import ResNeXt
 from nbs_utils.zoo.senet import SENet, SENet154Block
+from nbs_utils.zoo.squeezenet import SqueezeNet
 from nbs_utils.zoo.swin import SwinTransformer
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
@@ -95,6 +96,20 @@ NETWORKS = {
             num_classes=10,
             reduction=8,
             cardinality=8,
+        ),
+        67,
+    ),
+    # At 67 pixels the maps are 33, 16 and 8: two of the three poolings round up.
+    "squeezenet": (
+        lambda: SqueezeNet(
+            10,
+            conv1=(8, 3),
+            pools=(1, 2, 3),
+            bypass="complex",
+            fires=3,
+            base=16,
+            increment=8,
+            squeeze_ratio=0.25,
         ),
         67,
     ),
