@@ -8,6 +8,27 @@ from nbs_utils.zoo import by_stem, register, require_side
 from nbs_utils.zoo.googlenet import ConvNormAct, downsample
 
 
+def fire_widths(
+    fires: int = 8, base: int = 128, increment: int = 128, frequency: int = 2,
+    squeeze_ratio: float = 0.125, share_3x3: float = 0.5,
+) -> list[tuple[int, int, int]]:  # fmt: skip
+    """Return the filters of each fire module: squeeze, expand 1x1, expand 3x3.
+
+    Args:
+        fires: number of modules.
+        base, increment, frequency: a module has `base` filters in its expand layers,
+            and after every `frequency` modules `increment` more.
+        squeeze_ratio: filters of the squeeze layer over those of the expand layers.
+        share_3x3: share of the expand filters that are 3x3.
+    """
+    widths = []
+    for i in range(fires):
+        expand = base + increment * (i // frequency)
+        e3 = round(share_3x3 * expand)
+        widths.append((round(squeeze_ratio * expand), expand - e3, e3))
+    return widths
+
+
 def make_bypass(kind: str, in_channels: int, out_channels: int) -> nn.Module | None:
     """Return the way around a fire module, or None where there is none.
 
@@ -76,9 +97,7 @@ def initialize(network: nn.Module, classifier: nn.Module) -> None:
 
 
 class SqueezeNet(nn.Sequential):
-    """A convolution, fire modules and a 1x1 convolution as classifier.
-
-    Iandola et al. (2016), with the paper's numbers that make all widths.
+    """A convolution, fire modules, a 1x1 convolution as classifier (Iandola et al., 2016).
 
     Args:
         num_classes, in_channels: numbers of outputs and of the images' channels.
@@ -87,42 +106,30 @@ class SqueezeNet(nn.Sequential):
         conv1: filters of the first convolution, and side of their kernel.
         pools: behind which layers the map is halved; conv1 is layer 1.
         bypass: "none", "simple" or "complex"; see `make_bypass`.
-        fires: number of fire modules.
-        base, increment, frequency: a module has `base` filters in its expand layers,
-            and after every `frequency` modules `increment` more.
-        squeeze_ratio: filters of a squeeze layer over those of the expand layers.
-        share_3x3: share of the expand filters that are 3x3.
         dropout: probability, in front of the last convolution.
-
-    Shape: (B, in_channels, H, W) -> (B, num_classes).
+        **widths: see `fire_widths`.
     """
 
     def __init__(
         self, num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet",
         conv1: tuple[int, int] = (96, 7), pools: tuple[int, ...] = (1, 4, 8),
-        bypass: str = "none", fires: int = 8, base: int = 128, increment: int = 128,
-        frequency: int = 2, squeeze_ratio: float = 0.125, share_3x3: float = 0.5,
-        dropout: float = 0.5,
+        bypass: str = "none", dropout: float = 0.5, **widths,
     ) -> None:  # fmt: skip
         super().__init__()
         channels, side = conv1
         kernel, stride, padding = by_stem(stem, imagenet=(side, 2, 0), cifar=(3, 1, 1))
         self.conv1 = ConvNormAct(in_channels, channels, kernel, stride, padding)
-        for layer in range(1, fires + 2):
-            if layer > 1:
-                expand = base + increment * ((layer - 2) // frequency)
-                s, e3 = round(squeeze_ratio * expand), round(share_3x3 * expand)
-                fire = Fire(channels, s, expand - e3, e3, bypass)
-                self.add_module(f"fire{layer}", fire)
-                channels = expand
+        for layer, width in enumerate([None, *fire_widths(**widths)], start=1):
+            if width is not None:
+                self.add_module(f"fire{layer}", Fire(channels, *width, bypass))
+                channels = width[1] + width[2]
             if layer in pools:
                 self.add_module(f"pool{layer}", downsample())
-        last = fires + 2
-        self.add_module(f"drop{last - 1}", nn.Dropout(dropout))
+        self.add_module(f"drop{layer}", nn.Dropout(dropout))
         classifier = ConvNormAct(channels, num_classes, 1)  # (B, num_classes, 13, 13)
-        self.add_module(f"conv{last}", classifier)
+        self.add_module(f"conv{layer + 1}", classifier)
         average = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.add_module(f"pool{last}", average)  # (B, num_classes)
+        self.add_module(f"pool{layer + 1}", average)  # (B, num_classes)
         # a pooling that rounds up needs twice as many pixels as it leaves
         self.least = kernel + stride * (2 ** len(pools) - 1) - 2 * padding
         initialize(self, classifier.conv)
