@@ -101,8 +101,7 @@ class SqueezeNet(nn.Sequential):
 
     Args:
         num_classes, in_channels: numbers of outputs and of the images' channels.
-        stem: "imagenet" (kernel as in `conv1`, stride 2, no padding) or "cifar" (3x3,
-            stride 1, padded by 1).
+        stem: "imagenet" (stride 2, no padding) or "cifar" (3x3, stride 1, padding 1).
         conv1: filters of the first convolution, and side of their kernel.
         pools: behind which layers the map is halved; conv1 is layer 1.
         bypass: "none", "simple" or "complex"; see `make_bypass`.
@@ -120,19 +119,19 @@ class SqueezeNet(nn.Sequential):
         kernel, stride, padding = by_stem(stem, imagenet=(side, 2, 0), cifar=(3, 1, 1))
         self.conv1 = ConvNormAct(in_channels, channels, kernel, stride, padding)
         for layer, width in enumerate([None, *fire_widths(**widths)], start=1):
-            if width is not None:
+            if width:
                 self.add_module(f"fire{layer}", Fire(channels, *width, bypass))
                 channels = width[1] + width[2]
             if layer in pools:
                 self.add_module(f"pool{layer}", downsample())
         self.add_module(f"drop{layer}", nn.Dropout(dropout))
-        classifier = ConvNormAct(channels, num_classes, 1)  # (B, num_classes, 13, 13)
-        self.add_module(f"conv{layer + 1}", classifier)
+        last = ConvNormAct(channels, num_classes, 1)  # (B, num_classes, 13, 13)
+        self.add_module(f"conv{layer + 1}", last)
         average = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.add_module(f"pool{layer + 1}", average)  # (B, num_classes)
         # a pooling that rounds up needs twice as many pixels as it leaves
         self.least = kernel + stride * (2 ** len(pools) - 1) - 2 * padding
-        initialize(self, classifier.conv)
+        initialize(self, last.conv)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         require_side(x, self.least)
