@@ -104,7 +104,9 @@ def test_the_fire_module_by_hand():
         return F.conv2d(x, layer.weight, layer.bias, padding=layer.kernel_size[0] // 2)
 
     s = conv(x, fire.squeeze.conv).clamp_min(0)
-    maps = [conv(s, part.conv).clamp_min(0) for part in (fire.expand1x1, fire.expand3x3)]
+    maps = [
+        conv(s, part.conv).clamp_min(0) for part in (fire.expand1x1, fire.expand3x3)
+    ]
     expected = torch.cat(maps, dim=1) + conv(x, fire.bypass)
     torch.testing.assert_close(fire(x), expected, rtol=0, atol=1e-12)
     assert fire(x).min() < 0  # no ReLU behind the sum
