@@ -196,3 +196,18 @@ def test_initial_weights():
             n = layer.weight[0].numel()
             wanted = (1 if name.endswith("bypass") else 2) / n
             assert layer.weight.var().item() == pytest.approx(wanted, rel=0.1)
+
+
+def test_the_last_relu_can_be_left_off():
+    torch.manual_seed(0)
+    free = create_model("squeezenet1_1", 10, last_relu=False).eval()
+    published = create_model("squeezenet1_1", 10).eval()
+    published.load_state_dict(free.state_dict())
+    x = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        last_map = nn.Sequential(*list(free)[:-1])(x)
+        scores = free(x)
+        assert scores.min() < 0
+        torch.testing.assert_close(scores, last_map.mean(dim=(2, 3)))
+        clamped = last_map.clamp_min(0).mean(dim=(2, 3))
+        torch.testing.assert_close(published(x), clamped)

@@ -105,14 +105,14 @@ class SqueezeNet(nn.Sequential):
         conv1: filters of the first convolution, and side of their kernel.
         pools: behind which layers the map is halved; conv1 is layer 1.
         bypass: "none", "simple" or "complex"; see `make_bypass`.
-        dropout: probability, in front of the last convolution.
+        dropout, last_relu: probability in front of the last convolution; a ReLU behind.
         **widths: see `fire_widths`.
     """
 
     def __init__(
         self, num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet",
         conv1: tuple[int, int] = (96, 7), pools: tuple[int, ...] = (1, 4, 8),
-        bypass: str = "none", dropout: float = 0.5, **widths,
+        bypass: str = "none", dropout: float = 0.5, last_relu: bool = True, **widths,
     ) -> None:  # fmt: skip
         super().__init__()
         channels, side = conv1
@@ -125,7 +125,7 @@ class SqueezeNet(nn.Sequential):
             if layer in pools:
                 self.add_module(f"pool{layer}", downsample())
         self.add_module(f"drop{layer}", nn.Dropout(dropout))
-        last = ConvNormAct(channels, num_classes, 1)  # (B, num_classes, 13, 13)
+        last = ConvNormAct(channels, num_classes, 1, act=nn.ReLU if last_relu else None)
         self.add_module(f"conv{layer + 1}", last)
         average = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.add_module(f"pool{layer + 1}", average)  # (B, num_classes)
