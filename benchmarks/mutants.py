@@ -93,6 +93,7 @@ ARCHITECTURES = {
     "zoo/se_resnext26_mini": 64,
     "zoo/shufflenet_v1_x0_5_g3": 64,
     "zoo/shufflenet_v2_x0_5": 96,
+    "zoo/squeezenet1_0_complex_bypass": 96,
     "zoo/swin_mini": 64,
     "zoo/preact_resnet18": 64,
     "zoo/wrn_16_4": 32,

@@ -39,6 +39,7 @@ from nbs_utils.zoo.resnext import ResNeXt
 from nbs_utils.zoo.senet import SENet, SENet154Block
 from nbs_utils.zoo.shufflenet_v1 import ShuffleNet
 from nbs_utils.zoo.shufflenet_v2 import ShuffleNetV2
+from nbs_utils.zoo.squeezenet import SqueezeNet
 from nbs_utils.zoo.swin import SwinTransformer
 from nbs_utils.zoo.vgg import VGG, A, C
 from nbs_utils.zoo.vit import VisionTransformer
@@ -139,6 +140,18 @@ NETWORKS = {
     "shufflenet_v1": (lambda: ShuffleNet(3, 36, 12, (2, 2), num_classes=10), 67),
     "shufflenet_v2": (
         lambda: ShuffleNetV2((8, 16, 24, 32, 40), (2, 2, 2), num_classes=10),
+    # At 67 pixels the maps are 33, 16 and 8: two of the three poolings round up. With
+    # 100 classes some scores pass 6, where the last ReLU and a ReLU6 differ.
+    "squeezenet": (
+        lambda: SqueezeNet(
+            100,
+            conv1=(8, 3),
+            pools=(1, 2, 3),
+            bypass="complex",
+            fires=4,
+            base=32,
+            increment=32,
+        ),
         67,
     ),
     # Maps of 12 and 6 tokens: windows of 4 fit the first and need padding in the second.
