@@ -140,6 +140,8 @@ NETWORKS = {
     "shufflenet_v1": (lambda: ShuffleNet(3, 36, 12, (2, 2), num_classes=10), 67),
     "shufflenet_v2": (
         lambda: ShuffleNetV2((8, 16, 24, 32, 40), (2, 2, 2), num_classes=10),
+        67,
+    ),
     # At 67 pixels the maps are 33, 16 and 8: two of the three poolings round up. With
     # 100 classes some scores pass 6, where the last ReLU and a ReLU6 differ.
     "squeezenet": (
