@@ -25,12 +25,14 @@ from nbs_utils.zoo.alexnet import AlexNet
 from nbs_utils.zoo.batchnorm import BNInception
 from nbs_utils.zoo.convnext import ConvNeXt
 from nbs_utils.zoo.cyclemlp import CycleMLP
+from nbs_utils.zoo.darknet53 import Darknet
 from nbs_utils.zoo.densenet import DenseNet
 from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.mlp_mixer import MLPMixer
 from nbs_utils.zoo.mobilenet_v1 import MobileNetV1
 from nbs_utils.zoo.mobilenet_v2 import MobileNetV2
+from nbs_utils.zoo.mobilenet_v3 import MobileNetV3
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.resnet import ResNet
 from nbs_utils.zoo.resnext import ResNeXt
@@ -64,6 +66,11 @@ NETWORKS = {
     # On 12 x 12 and 6 x 6 positions: at the borders the kernels read padding.
     "convnext": (lambda: ConvNeXt((1, 2), (8, 16), num_classes=10), 48),
     "cyclemlp": (lambda: CycleMLP((1, 1), (16, 24), (2, 2), num_classes=10), 32),
+    "darknet19": (
+        lambda: nbs.create_model("darknet19", 10, depths=(0, 1, 1), width=0.25),
+        27,
+    ),
+    "darknet53": (lambda: Darknet((1, 2), width=0.25, num_classes=10), 32),
     "densenet": (lambda: DenseNet(4, (2, 2), num_classes=10), 64),
     "densenet_plain": (
         lambda: DenseNet(6, (3, 3), 1.0, 16, "cifar", num_classes=10, bottleneck=0),
@@ -101,6 +108,13 @@ NETWORKS = {
     # A block without a widening, one with a stride, one that adds its input.
     "mobilenet_v2": (
         lambda: MobileNetV2(0.5, ((1, 16, 1, 1), (6, 24, 2, 2)), num_classes=10),
+        32,
+    ),
+    # A gate behind a ReLU and one behind an h-swish, with and without a shortcut.
+    "mobilenet_v3": (
+        lambda: MobileNetV3(
+            ((3, 16, 16, True, "RE", 2), (5, 64, 16, True, "HS", 1)), 32, num_classes=10
+        ),
         32,
     ),
     "resnet": (lambda: nbs.create_model("cifar_resnet20", 10), 32),
