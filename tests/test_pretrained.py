@@ -2,6 +2,7 @@
 
 import hashlib
 import socket
+import sys
 from enum import Enum
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -12,7 +13,12 @@ from torch import nn
 from torchvision import models
 
 from nbs_utils.parity import NoConnection, WrongWeights, load_pretrained
-from nbs_utils.parity.weights import _hub_not_retrying, _reachable, read_published
+from nbs_utils.parity.weights import (
+    _hub_not_retrying,
+    _no_path_printed,
+    _reachable,
+    read_published,
+)
 
 
 @pytest.fixture
@@ -137,3 +143,16 @@ def test_a_server_answers_or_does_not(monkeypatch):
         "nbs_utils.parity.weights.getproxies", lambda: {"http": "http://proxy.invalid"}
     )
     assert _reachable(address)  # only the proxy could say
+
+
+def test_the_folder_of_the_cache_is_not_printed(capsys, monkeypatch, tmp_path):
+    """As where the weights of timm's older networks are fetched, by torch.hub."""
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: None)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: {})
+    url = "https://example.org/weights.pth"
+    torch.hub.load_state_dict_from_url(url, model_dir=str(tmp_path))
+    assert str(tmp_path) in capsys.readouterr().err  # what the line would say
+    with _no_path_printed():
+        torch.hub.load_state_dict_from_url(url, model_dir=str(tmp_path))
+        print("12 %", file=sys.stderr)
+    assert capsys.readouterr().err == "12 %\n"

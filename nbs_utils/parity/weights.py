@@ -4,8 +4,9 @@ import hashlib
 import pickle
 import re
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -139,7 +140,7 @@ def _from_timm(name: str, tag: str, path: str | Path | None) -> nn.Module:
         tags = ", ".join(n.rpartition(".")[2] for n in here)
         raise ValueError(f"timm has no weights '{tag}' for {name}. It has {tags}.")
     try:
-        with _hub_not_retrying():
+        with _hub_not_retrying(), _no_path_printed():
             return timm.create_model(full, pretrained=True, **options).eval()
     except (pickle.UnpicklingError, EOFError, KeyError) as error:
         raise WrongWeights(f"{path} is damaged or no file of weights.") from error
@@ -152,6 +153,25 @@ def _from_timm(name: str, tag: str, path: str | Path | None) -> nn.Module:
         raise NoConnection(_offline(full, "timm's server")) from error
     except OSError as error:  # what requests, urllib and the hub raise
         raise NoConnection(_offline(full, "timm's server")) from error
+
+
+@contextmanager
+def _no_path_printed() -> Iterator[None]:
+    """Leave out the line in which torch.hub names the folder of its cache.
+
+    A notebook would keep it among its outputs. The bar of progress stays.
+    """
+    errors = sys.stderr
+
+    class WithoutThatLine:
+        def write(self, text: str) -> int:
+            return 0 if text.startswith("Downloading: ") else errors.write(text)
+
+        def __getattr__(self, name: str):
+            return getattr(errors, name)
+
+    with redirect_stderr(WithoutThatLine()):
+        yield
 
 
 @contextmanager
