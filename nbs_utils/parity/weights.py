@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -161,16 +161,20 @@ def _no_path_printed() -> Iterator[None]:
 
     A notebook would keep it among its outputs. The bar of progress stays.
     """
-    errors = sys.stderr
 
     class WithoutThatLine:
+        def __init__(self, stream):
+            self.stream = stream
+
         def write(self, text: str) -> int:
-            return 0 if text.startswith("Downloading: ") else errors.write(text)
+            hidden = text.startswith("Downloading: ")
+            return len(text) if hidden else self.stream.write(text)
 
         def __getattr__(self, name: str):
-            return getattr(errors, name)
+            return getattr(self.stream, name)
 
-    with redirect_stderr(WithoutThatLine()):
+    out, errors = WithoutThatLine(sys.stdout), WithoutThatLine(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(errors):  # versions differ
         yield
 
 
