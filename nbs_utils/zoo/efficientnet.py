@@ -77,7 +77,8 @@ def make_stages(
 
     Args:
         channels: behind the stem.
-        stages, width, depth, drop_path, stem, **options: see `EfficientNet`.
+        drop_path: rate of stochastic depth that the block after the last would have.
+        stages, width, depth, stem, **options: see `EfficientNet`.
     """
     depths = [math.ceil(depth * blocks) for *_, blocks in stages]
     made, done = OrderedDict(), 0
@@ -93,19 +94,26 @@ def make_stages(
     return made, channels
 
 
+def draw_weights(network: nn.Module) -> None:
+    """Draw the first weights of a network whose last layer is called `fc`."""
+    initialize(network)
+    bound = network.fc.out_features**-0.5
+    nn.init.uniform_(network.fc.weight, -bound, bound)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
 class EfficientNet(nn.Sequential):
     """A stem, stages of gated inverted residuals, a classifier (Tan and Le, 2019).
 
     Args:
         width, depth: factors of the channels and of the blocks of each stage.
-        stages: of the baseline, see `STAGES`.
-        stem: "imagenet", or "cifar" for images of about 32 pixels: no stride in the
-            first convolution and in the third stage.
+        stages, stem: of the baseline, see `STAGES`; "cifar" is for images of about 32
+            pixels: no stride in the first convolution and in the third stage.
         num_classes, in_channels: numbers of outputs and of the images' channels.
-        dropout: share of the features that is dropped before the classifier.
-        drop_path: rate at which the last block would be left out, see `make_stages`.
-        eps, momentum: of the batch norms, as PyTorch counts them.
-        same: pad as TensorFlow does.
+        dropout, drop_path: before the classifier; see `make_stages`.
+        eps, momentum, same: of the batch norms; pad as TensorFlow does.
         **options: for every block, for example se_ratio=0.25.
     """
 
@@ -135,11 +143,7 @@ class EfficientNet(nn.Sequential):
         self.fc = nn.Linear(wide, num_classes)  # (B, num_classes)
         if same:
             pad_same(self)
-        initialize(self)
-        nn.init.uniform_(self.fc.weight, -(num_classes**-0.5), num_classes**-0.5)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        draw_weights(self)
 
 
 COEFFICIENTS = {
