@@ -73,7 +73,7 @@ ARCHITECTURES = {
     "zoo/densenet121": 64,
     "zoo/densenet_40_12": 32,
     "zoo/efficientnet_b0": 96,
-    "zoo/efficientnet_mini": 64,
+    "zoo/efficientnet_mini": 96,
     "zoo/googlenet": 96,
     "zoo/mixer_mini_16": 128,
     "zoo/mobilenet_v2": 96,

@@ -146,10 +146,10 @@ def test_small_images_keep_their_size_longer():
     assert sides == [32, 32, 32, 16, 8, 8, 4, 4, 4]
 
 
-def test_the_mini_network_is_the_rule_at_minus_four():
+def test_the_mini_network_is_the_rule_at_minus_six():
     width, depth, side, *_ = COEFFICIENTS["efficientnet_mini"]
-    assert (width, depth) == (1.1**-4, 1.2**-4)
-    assert side == round(224 * 1.15**-4) == model_entry("efficientnet_mini").image_size
+    assert (width, depth) == (1.1**-6, 1.2**-6)
+    assert side == 224 * 1.15**-6 // 32 * 32 == model_entry("efficientnet_mini").image_size
 
 
 def test_first_weights():

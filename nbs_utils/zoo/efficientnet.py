@@ -155,8 +155,8 @@ COEFFICIENTS = {
     "efficientnet_b5": (1.6, 2.2, 456, 0.4, 1e-3),
     "efficientnet_b6": (1.8, 2.6, 528, 0.5, 1e-3),
     "efficientnet_b7": (2.0, 3.1, 600, 0.5, 1e-3),
-    # this book's: the rule with phi = -4, which asks for 224 * 1.15**-4 = 128 pixels
-    "efficientnet_mini": (1.1**-4, 1.2**-4, 128, 0.2, 1e-5),
+    # this book's: the rule with phi = -6, which asks for 224 * 1.15**-6 = 96.8 pixels
+    "efficientnet_mini": (1.1**-6, 1.2**-6, 96, 0.2, 1e-5),
 }
 for name, (width, depth, side, dropout, eps) in COEFFICIENTS.items():
     momentum = 0.01 if eps == 1e-3 else 0.1
