@@ -79,7 +79,7 @@ def test_blocks_are_rounded_up():
     assert len(blocks_of(network)) == 55
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b1"])
+@pytest.mark.parametrize("name", ["efficientnet_b1", "efficientnet_b2"])
 def test_same_function_as_torchvision(name):
     reference = nbs.reference_network(name)
     network = create_model(name).eval()
