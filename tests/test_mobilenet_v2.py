@@ -62,7 +62,7 @@ def test_counts(name, parameters, macs):
     assert nbs.count_macs(network) == macs
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2_x0_35", "mobilenet_v2_x0_75"])
+@pytest.mark.parametrize("name", ["mobilenet_v2_x0_35", "mobilenet_v2_x1_4"])
 def test_same_function_as_torchvision(name):
     reference = nbs.reference_network("mobilenet_v2", width_mult=WIDTHS[name])
     network = create_model(name).eval()

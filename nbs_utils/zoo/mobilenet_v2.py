@@ -121,10 +121,8 @@ class MobileNetV2(nn.Sequential):
     ) -> None:  # fmt: skip
         super().__init__()  # input (B, 3, 224, 224)
         conv = partial(ConvNormAct, norm=nn.BatchNorm2d, act=activation)
-        channels, stride = (
-            round_channels(32 * width),
-            by_stem(stem, imagenet=2, cifar=1),
-        )
+        channels = round_channels(32 * width)
+        stride = by_stem(stem, imagenet=2, cifar=1)
         self.conv1 = conv(in_channels, channels, 3, stride)  # (B, 32, 112, 112)
         options["activation"] = activation
         made, channels = make_stages(stages, channels, width, stem, **options)
