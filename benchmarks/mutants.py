@@ -77,6 +77,8 @@ ARCHITECTURES = {
     "zoo/darknet21_mini": 64,
     "zoo/densenet121": 64,
     "zoo/densenet_40_12": 32,
+    "zoo/efficientnet_b0": 96,
+    "zoo/efficientnet_mini": 96,
     "zoo/googlenet": 96,
     "zoo/mixer_mini_16": 128,
     "zoo/mobilenet_v1_x0_25": 96,

@@ -27,6 +27,7 @@ from nbs_utils.zoo.convnext import ConvNeXt
 from nbs_utils.zoo.cyclemlp import CycleMLP
 from nbs_utils.zoo.darknet53 import Darknet
 from nbs_utils.zoo.densenet import DenseNet
+from nbs_utils.zoo.efficientnet import EfficientNet
 from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.mlp_mixer import MLPMixer
@@ -75,6 +76,13 @@ NETWORKS = {
     "densenet": (lambda: DenseNet(4, (2, 2), num_classes=10), 64),
     "densenet_plain": (
         lambda: DenseNet(6, (3, 3), 1.0, 16, "cifar", num_classes=10, bottleneck=0),
+        32,
+    ),
+    # As of MobileNet v2, with gates, and 5x5 kernels where there is a stride.
+    "efficientnet": (
+        lambda: EfficientNet(
+            stages=((1, 3, 1, 16, 1), (6, 5, 2, 24, 2)), num_classes=10
+        ),
         32,
     ),
     "googlenet": (lambda: nbs.create_model("googlenet", 10, width=0.125), 96),
