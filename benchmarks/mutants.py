@@ -74,6 +74,8 @@ ARCHITECTURES = {
     "zoo/densenet_40_12": 32,
     "zoo/googlenet": 96,
     "zoo/mixer_mini_16": 128,
+    "zoo/mnasnet0_5": 96,
+    "zoo/mnasnet_a1": 96,
     "zoo/mobilenet_v2": 96,
     "zoo/mobilenet_v2_x0_35": 96,
     "zoo/nin": 96,

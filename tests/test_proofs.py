@@ -28,6 +28,7 @@ from nbs_utils.zoo.densenet import DenseNet
 from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.mlp_mixer import MLPMixer
+from nbs_utils.zoo.mnasnet import MnasNet
 from nbs_utils.zoo.mobilenet_v2 import MobileNetV2
 from nbs_utils.zoo.nin import NiN
 from nbs_utils.zoo.resnet import ResNet
@@ -86,6 +87,13 @@ NETWORKS = {
             channel_dim=48,
         ),
         24,
+    ),
+    # Kernels of 5x5, gates of two widths, one with a stride, one that adds its input.
+    "mnasnet": (
+        lambda: MnasNet(
+            0.5, ((1, 3, 16, 1, 1, 0), (3, 5, 24, 2, 2, 0.25)), num_classes=10
+        ),
+        32,
     ),
     # A block without a widening, one with a stride, one that adds its input.
     "mobilenet_v2": (
