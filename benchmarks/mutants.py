@@ -82,6 +82,8 @@ ARCHITECTURES = {
     "zoo/googlenet": 96,
     "zoo/mixer_mini_16": 128,
     "zoo/mobilenet_v1_x0_25": 96,
+    "zoo/mnasnet0_5": 96,
+    "zoo/mnasnet_a1": 96,
     "zoo/mobilenet_v2": 96,
     "zoo/mobilenet_v2_x0_35": 96,
     "zoo/mobilenet_v3_large": 96,

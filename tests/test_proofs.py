@@ -31,6 +31,7 @@ from nbs_utils.zoo.efficientnet import EfficientNet
 from nbs_utils.zoo.inception_v3 import InceptionV3
 from nbs_utils.zoo.lenet import LeNet5
 from nbs_utils.zoo.mlp_mixer import MLPMixer
+from nbs_utils.zoo.mnasnet import MnasNet
 from nbs_utils.zoo.mobilenet_v1 import MobileNetV1
 from nbs_utils.zoo.mobilenet_v2 import MobileNetV2
 from nbs_utils.zoo.mobilenet_v3 import MobileNetV3
@@ -113,6 +114,13 @@ NETWORKS = {
     "mobilenet_v1": (
         lambda: MobileNetV1(0.5, ((32, 1), (64, 2), (64, 1)), num_classes=10),
         64,
+    ),
+    # Kernels of 5x5, gates of two widths, one with a stride, one that adds its input.
+    "mnasnet": (
+        lambda: MnasNet(
+            0.5, ((1, 3, 16, 1, 1, 0), (3, 5, 24, 2, 2, 0.25)), num_classes=10
+        ),
+        32,
     ),
     # A block without a widening, one with a stride, one that adds its input.
     "mobilenet_v2": (
