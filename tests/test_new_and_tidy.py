@@ -71,6 +71,12 @@ def test_a_new_chapter_gets_its_place_by_year(root):
 
 
 def test_the_first_chapter_of_a_part_makes_the_part(root):
+    toc = root / "_toc.yml"
+    lines = toc.read_text().splitlines(keepends=True)
+    caption = lines.index("  - caption: Efficient networks\n")
+    kept = [one for one in lines if "chapters/efficient/" not in one]
+    del kept[caption : caption + 2]  # the caption, and the word `chapters:`
+    toc.write_text("".join(kept))
     new.new("efficient/squeezenet", root)
     parts = yaml.safe_load((root / "_toc.yml").read_text())["parts"]
     captions = [part["caption"] for part in parts]
